@@ -1,0 +1,1 @@
+"""Run a constitution: draft, critique, revise, label, train, measure."""

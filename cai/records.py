@@ -1,0 +1,142 @@
+"""What is persisted: the types in which the stages meet.
+
+Pure data, versioned by `RECORD_VERSION`; no model, no files. Every record names its item by (uid, replica).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from constitution.messages import Conversation
+
+RECORD_VERSION = 1
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Item(Record):
+    """One input conversation that ends with a user turn.
+
+    `uid` is the row's own id when it has one, else a hash of its content, with `#2`, `#3` … on legal duplicates.
+    `facts` travels with the item untouched (checker data, source columns); no prompt is made from it.
+    """
+
+    uid: str
+    messages: Conversation
+    tags: tuple[str, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""
+    """Where it came from, as `file:row`."""
+
+
+class Verdict(StrEnum):
+    NOTHING_TO_CHANGE = "nothing_to_change"
+    FAULT = "fault"
+
+
+class Round(Record):
+    """One critique, and the revision it led to. `round` is 0-based."""
+
+    round: int
+    principle_id: str
+    critique: str
+    verdict: Verdict
+    revision: str | None
+    """None when there was nothing to change."""
+
+
+class RevisionRecord(Record):
+    """One item through draft → (critique → revision) × rounds."""
+
+    version: int = RECORD_VERSION
+    uid: str
+    replica: int = 0
+    messages: Conversation
+    tags: tuple[str, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+    draft: str
+    rounds: tuple[Round, ...]
+
+    @property
+    def final(self) -> str:
+        """The newest revision, or the draft when no critique asked for a change."""
+        revisions = [r.revision for r in self.rounds if r.revision is not None]
+        return revisions[-1] if revisions else self.draft
+
+    @property
+    def changed(self) -> bool:
+        return any(r.revision is not None for r in self.rounds)
+
+
+Method: TypeAlias = Literal["letters", "pointwise"]
+
+
+class ComparisonRecord(Record):
+    """Two answers judged under one principle.
+
+    `margin_nats` is the log-odds that `first` is better than `second`; for letters it is one order's log P(A) − log P(B) with
+    the sign turned so that it always speaks of `first`; for pointwise verdicts the difference of the two log-odds.
+    """
+
+    version: int = RECORD_VERSION
+    uid: str
+    replica: int = 0
+    principle_id: str
+    method: Method
+    order: Literal["first_second", "second_first", "none"]
+    margin_nats: float
+    mass_outside: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that went to neither letter (letters), or 0."""
+
+
+class PreferenceRecord(Record):
+    """A labelled pair. `p_chosen` in [0.5, 1]: the probability, by AI feedback, that `chosen` is the better answer."""
+
+    version: int = RECORD_VERSION
+    uid: str
+    replica: int = 0
+    prompt: Conversation
+    chosen: str
+    rejected: str
+    chosen_source: Literal["draft", "revision", "sample"]
+    p_chosen: Annotated[float, Field(ge=0.5, le=1.0)]
+    margin_nats: float
+    method: Method
+    principle_ids: tuple[str, ...]
+    comparisons: tuple[ComparisonRecord, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class FailureRecord(Record):
+    """One item that could not be finished: counted and shown, never dropped."""
+
+    version: int = RECORD_VERSION
+    uid: str
+    replica: int = 0
+    stage: str
+    cause: str
+    detail: str
+
+
+class Outcome(StrEnum):
+    """How an item ended. The ledger balances: every (uid, replica) has exactly one."""
+
+    PAIR = "pair"
+    KEPT = "kept"
+    """Kept without a pair (nothing to change, or no preference between the candidates)."""
+    FILTERED = "filtered"
+    FAILED = "failed"
+    PENDING = "pending"
+
+
+class LedgerEntry(Record):
+    uid: str
+    replica: int = 0
+    outcome: Outcome
+    reason: str = ""
+    """The rule for `filtered`, `stage: cause` for `failed`, why there is no pair for `kept`."""
