@@ -1,0 +1,24 @@
+"""Shared test set-up: offline hubs, few threads, and small real checkpoints made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real prompts and tokenizers kept beside the repository; tests that need them skip where they are absent."""
+    folder = Path(os.environ.get("CAI_SHARED", REPOSITORY.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not here")
+    return folder
