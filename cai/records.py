@@ -112,6 +112,17 @@ class PreferenceRecord(Record):
     tags: tuple[str, ...] = ()
 
 
+class SFTRecord(Record):
+    """One supervised row: the assistant's `reply` to `messages`, which end with a user turn. Only the reply is learned."""
+
+    version: int = RECORD_VERSION
+    uid: str
+    replica: int = 0
+    messages: Conversation
+    reply: str
+    tags: tuple[str, ...] = ()
+
+
 class FailureRecord(Record):
     """One item that could not be finished: counted and shown, never dropped."""
 
