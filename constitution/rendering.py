@@ -1,0 +1,149 @@
+"""Principles and conversations → the messages a model is asked with.
+
+What many requests share comes first (the conversation, the reply, the fixed instruction), and the principle comes last, so that
+an engine can compute a shared prefix once. Replies and prompts are data: they are put in as they are, never rendered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from constitution.messages import Conversation, Message, assistant, user
+from constitution.schema import Demonstration, Principle
+from constitution.templating import render_prompt, render_text
+
+NOTHING_TO_CHANGE = "Nothing to change."
+FAULT = "Fault:"
+LETTERS = ("A", "B")
+COMPARISON_PREFIX = "The better reply is"
+"""How the judge's turn begins; the letter follows it."""
+
+DEFAULT_CRITIQUE_REQUEST = "Does the reply follow this principle?"
+DEFAULT_REVISION_REQUEST = "Rewrite the reply so that it follows the principle."
+DEFAULT_PREFERENCE_QUESTION = "Which reply follows the principle better?"
+
+PLAIN_SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
+PLAIN_STOPS = tuple(f"\n\n{speaker}:" for speaker in PLAIN_SPEAKERS.values())
+"""Where an answer of a base model ends: it goes on to write the next speaker's turn."""
+
+
+def principle_text(principle: Principle) -> str:
+    """The rule as the model reads it, parameters filled in."""
+    return render_text(principle.principle, principle.parameters)
+
+
+def _request(principle: Principle, text: str | None, default: str) -> str:
+    return render_text(text, principle.parameters) if text else default
+
+
+def critique_request(principle: Principle) -> str:
+    return render_prompt(
+        "critique",
+        {
+            "principle": principle_text(principle),
+            "critique_request": _request(principle, principle.critique_request, DEFAULT_CRITIQUE_REQUEST),
+        },
+    )
+
+
+def revision_request(principle: Principle) -> str:
+    request = _request(principle, principle.revision_request, DEFAULT_REVISION_REQUEST)
+    return render_prompt("revision", {"revision_request": request})
+
+
+def render_critique(principle: Principle, conversation: Conversation, reply: str) -> Conversation:
+    """The request for a critique of `reply`, the answer to the last turn of `conversation`. Demonstrations come first."""
+    turns = (*conversation, assistant(reply), user(critique_request(principle)))
+    return _with_demonstrations(principle, turns, revising=False)
+
+
+def render_revision(principle: Principle, conversation: Conversation, reply: str, critique: str) -> Conversation:
+    """The request for a revision of `reply` in the light of `critique`: it goes on from the critique's own conversation."""
+    turns = (
+        *conversation,
+        assistant(reply),
+        user(critique_request(principle)),
+        assistant(critique),
+        user(revision_request(principle)),
+    )
+    return _with_demonstrations(principle, turns, revising=True)
+
+
+def render_direct_revision(principle: Principle, conversation: Conversation, reply: str) -> Conversation:
+    """The request for a revision without a critique before it (the critique-free mode of arXiv 2212.08073, section 3.5)."""
+    text = f"Principle: {principle_text(principle)}\n{revision_request(principle)}"
+    return (*conversation, assistant(reply), user(text))
+
+
+def render_comparison(principle: Principle, conversation: Conversation, first: str, second: str) -> Conversation:
+    """Ask which of two answers follows the principle better; `first` stands as A. The judge's turn begins `COMPARISON_PREFIX`."""
+    text = render_prompt(
+        "comparison",
+        {
+            "conversation": render_plain(conversation).strip(),
+            "reply_a": first,
+            "reply_b": second,
+            "principle": principle_text(principle),
+            "preference_question": _request(principle, principle.preference_question, DEFAULT_PREFERENCE_QUESTION),
+        },
+    )
+    return (user(text),)
+
+
+def render_plain(conversation: Sequence[Message]) -> str:
+    """A conversation as plain text for base models, each turn as blank line, speaker, colon, text."""
+    return "".join(f"\n\n{PLAIN_SPEAKERS[message.role]}: {message.content}" for message in conversation)
+
+
+def _with_demonstrations(principle: Principle, turns: Conversation, *, revising: bool) -> Conversation:
+    """Put the principle's demonstrations before the conversation, after its system message."""
+    if not principle.demonstrations:
+        return turns
+    head = tuple(message for message in turns[:1] if message.role == "system")
+    shown = tuple(message for each in principle.demonstrations for message in _demonstration(principle, each, revising=revising))
+    return (*head, *shown, *turns[len(head) :])
+
+
+def _demonstration(principle: Principle, example: Demonstration, *, revising: bool) -> Conversation:
+    turns = (
+        user(example.prompt),
+        assistant(example.draft),
+        user(critique_request(principle)),
+        assistant(example.critique),
+    )
+    if not revising or example.revision is None:
+        return turns
+    return (*turns, user(revision_request(principle)), assistant(example.revision))
+
+
+@dataclass(frozen=True, slots=True)
+class CritiqueReading:
+    """What a critique says. `ground` is the text before the verdict, `fault` the text after "Fault:" ("" when none)."""
+
+    ground: str
+    nothing_to_change: bool
+    fault: str
+
+
+_VERDICT = re.compile(
+    r"[\"'“*]*\b(?:(?P<keep>nothing (?:needs )?to (?:be )?changed?|no changes? (?:is |are )?(?:needed|required|necessary))\b"
+    r"|(?P<fault>fault)\s*:)",
+    re.IGNORECASE,
+)
+
+
+def read_critique(text: str) -> CritiqueReading:
+    """Read a critique's verdict: the first "Nothing to change" or "Fault:" decides.
+
+    A critique without either counts as a fault: it was asked to say so when there is none, and a revision can be refused later,
+    whereas a fault that is passed over is lost.
+    """
+    found = _VERDICT.search(text)
+    if found is None:
+        return CritiqueReading(text.strip(), nothing_to_change=False, fault=text.strip())
+    ground = text[: found.start()].strip()
+    if found["keep"]:
+        return CritiqueReading(ground, nothing_to_change=True, fault="")
+    return CritiqueReading(ground, nothing_to_change=False, fault=text[found.end() :].strip())

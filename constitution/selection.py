@@ -1,0 +1,33 @@
+"""Which principle is used in which round: a pure function of (seed, item, round), never of batch or order."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+from constitution.schema import Constitution, Principle
+
+
+def applicable(constitution: Constitution, tags: Iterable[str]) -> tuple[Principle, ...]:
+    """The principles for an item with these tags: those without `applies_to`, and those that share a tag with it."""
+    own = set(tags)
+    return tuple(p for p in constitution.principles if not p.applies_to or own.intersection(p.applies_to))
+
+
+def select_principle(constitution: Constitution, *, seed: int, uid: str, round: int, tags: Iterable[str] = ()) -> Principle | None:
+    """Draw one applicable principle by weight, independently in every round (with replacement, as in arXiv 2212.08073).
+
+    Each principle gets an exponential waiting time with its weight as rate, drawn from (seed, uid, round, principle id); the
+    first wins, which is the weighted draw. So adding or editing one principle changes only the rows that it wins or loses.
+
+    Returns:
+        The principle, or None when none applies.
+    """
+
+    def waiting_time(principle: Principle) -> float:
+        text = f"{seed}\x1f{uid}\x1f{round}\x1f{principle.id}"
+        number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        return -math.log((number + 0.5) / 2.0**64) / principle.weight
+
+    return min(applicable(constitution, tags), key=waiting_time, default=None)
