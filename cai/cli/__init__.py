@@ -1,0 +1,56 @@
+"""The command line: parses, imports a stage lazily, prints. The only place for rich.
+
+stdout carries results, stderr progress. Exit codes: 0 good, 1 error, 2 usage, 3 finished but some rows failed, 4 checks
+failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cai.cli import check, config_, demo, eval_, init, report_, run, show, try_
+
+app = typer.Typer(
+    name="cai",
+    help="Train a model from principle files: draft, critique, revise, label, DPO, measure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PRINCIPLES = "Principles"
+STAGES = "One stage of a run"
+RUNS = "Whole runs"
+
+app.command("init", rich_help_panel=PRINCIPLES)(init.init)
+app.command("check", rich_help_panel=PRINCIPLES)(check.check)
+app.command("show", rich_help_panel=PRINCIPLES)(show.show)
+app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)
+app.command("demo", rich_help_panel=RUNS)(demo.demo)
+app.command("run", rich_help_panel=RUNS)(run.run)
+app.command("generate", rich_help_panel=STAGES)(run.generate)
+app.command("label", rich_help_panel=STAGES)(run.label)
+app.command("export", rich_help_panel=STAGES)(run.export)
+app.command("sft", rich_help_panel=STAGES)(run.sft)
+app.command("dpo", rich_help_panel=STAGES)(run.dpo)
+app.command("eval", rich_help_panel=STAGES)(eval_.evaluate)
+app.command("report", rich_help_panel=STAGES)(report_.report)
+app.add_typer(config_.app, name="config", rich_help_panel=RUNS)
+
+
+def main() -> None:
+    """Entry point of the `cai` command: runs it, and prints an expected error as two lines instead of a traceback."""
+    from cai.errors import CaiError
+    from constitution.errors import ConstitutionError
+
+    try:
+        app()
+    except (CaiError, ConstitutionError) as error:
+        print(f"cai: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
