@@ -1,0 +1,19 @@
+"""One run folder: durable, locked, balanced. A run is a pure function, and the store memoises it."""
+
+from cai.store.calls import StoredCall, Usage
+from cai.store.canonical import canonical_json, fingerprint
+from cai.store.files import atomic_file, write_bytes_atomically
+from cai.store.memo import MemoisedEngine
+from cai.store.run_folder import RunFolder, StageResult
+
+__all__ = [
+    "MemoisedEngine",
+    "RunFolder",
+    "StageResult",
+    "StoredCall",
+    "Usage",
+    "atomic_file",
+    "canonical_json",
+    "fingerprint",
+    "write_bytes_atomically",
+]

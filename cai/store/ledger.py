@@ -1,0 +1,107 @@
+"""Items and how each of them ended. The ledger balances: every input row has exactly one outcome, by constraint."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+from cai.errors import StoreError
+from cai.records import FailureRecord, Item, LedgerEntry, Outcome
+from cai.store.database import Database
+
+
+class Ledger:
+    """The items of one run, in order, and the outcome of each (uid, replica)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put_items(self, items: Sequence[Item], failures: Sequence[FailureRecord], *, replicas: int) -> bool:
+        """Make these the input of the run (see `RunFolder.put_items`)."""
+        rows = [
+            (item.uid, replica, position, 1, item.model_dump_json())
+            for position, item in enumerate(items)
+            for replica in range(replicas)
+        ]
+        rows += [(failure.uid, 0, len(items) + n, 0, failure.model_dump_json()) for n, failure in enumerate(failures)]
+        with self._database.transaction() as connection:
+            old = connection.execute(
+                "SELECT uid, replica, position, readable, body FROM items ORDER BY position, replica"
+            ).fetchall()
+            if old == rows:
+                return False
+            for table in ("stages", "records", "items"):
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 (names from the line above)
+            try:
+                connection.executemany(
+                    "INSERT INTO items (uid, replica, position, readable, body) VALUES (?, ?, ?, ?, ?)", rows
+                )
+            except sqlite3.IntegrityError as error:
+                raise ValueError("two input rows have one uid") from error
+            self._fail_unreadable(connection)
+        return True
+
+    def items(self) -> Iterator[Item]:
+        for (body,) in self._database.query("SELECT body FROM items WHERE readable AND replica = 0 ORDER BY position"):
+            yield Item.model_validate_json(body)
+
+    def read_failures(self) -> Iterator[FailureRecord]:
+        for (body,) in self._database.query("SELECT body FROM items WHERE NOT readable ORDER BY position"):
+            yield FailureRecord.model_validate_json(body)
+
+    def settle(self, entries: Iterable[LedgerEntry]) -> None:
+        with self._database.transaction() as connection:
+            for entry in entries:
+                cursor = connection.execute(
+                    "UPDATE ledger SET outcome = ?, reason = ? WHERE uid = ? AND replica = ?",
+                    (entry.outcome.value, entry.reason, entry.uid, entry.replica),
+                )
+                if cursor.rowcount != 1:
+                    raise ValueError(f"no item {entry.uid!r} (replica {entry.replica}) in this run")
+
+    def reset(self) -> None:
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE ledger SET outcome = 'pending', reason = ''")
+            self._fail_unreadable(connection)
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        rows = self._database.query(
+            "SELECT uid, replica, outcome, reason FROM ledger JOIN items USING (uid, replica) ORDER BY position, replica"
+        )
+        for uid, replica, outcome, reason in rows:
+            yield LedgerEntry(uid=uid, replica=replica, outcome=Outcome(outcome), reason=reason)
+
+    def counts(self) -> dict[Outcome, int]:
+        found = dict(self._database.query("SELECT outcome, count(*) FROM ledger GROUP BY outcome"))
+        return {outcome: found.get(outcome.value, 0) for outcome in Outcome}
+
+    def reasons(self) -> dict[tuple[Outcome, str], int]:
+        rows = self._database.query(
+            "SELECT outcome, reason, count(*) FROM ledger GROUP BY outcome, reason ORDER BY outcome, reason"
+        )
+        return {(Outcome(outcome), reason): count for outcome, reason, count in rows}
+
+    def assert_balanced(self, *, finished: bool) -> None:
+        total = self._database.query("SELECT count(*) FROM items")[0][0]
+        counts = self.counts()
+        lines = ", ".join(f"{outcome.value} {count}" for outcome, count in counts.items())
+        if sum(counts.values()) != total:
+            raise StoreError(
+                f"{self._database.path}: the ledger does not balance: {total} input rows, but {lines}.",
+                "Someone changed the file by hand; begin anew in another run folder (model calls are kept here).",
+            )
+        if finished and counts[Outcome.PENDING]:
+            some = self._database.query("SELECT uid, replica FROM ledger WHERE outcome = 'pending' LIMIT 3")
+            names = ", ".join(f"{uid} (replica {replica})" for uid, replica in some)
+            raise StoreError(
+                f"{self._database.path}: {counts[Outcome.PENDING]} of {total} input rows have no outcome yet: {names} …",
+                "Run the same command again: it goes on where it stopped.",
+            )
+
+    @staticmethod
+    def _fail_unreadable(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE ledger SET outcome = 'failed', reason = unreadable.reason FROM ("
+            "SELECT uid, json_extract(body, '$.stage') || ': ' || json_extract(body, '$.cause') AS reason "
+            "FROM items WHERE NOT readable) AS unreadable WHERE ledger.uid = unreadable.uid"
+        )

@@ -1,0 +1,169 @@
+"""An engine that remembers: the same request is never computed twice in a run, nor after a kill.
+
+Implements the `Engine` protocol around another engine. Look up by `request_key`, else compute, then commit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar
+
+from cai.engines.base import (
+    Engine,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    GenerationResult,
+    RequestFailure,
+    ScoreRequest,
+    ScoreResult,
+    Scores,
+)
+from cai.errors import EngineError
+from cai.store.calls import KEYS_PER_QUERY, StoredCall, Usage
+from cai.store.run_folder import RunFolder
+from constitution.messages import Conversation
+
+LASTING_FAILURES = frozenset({"prompt_too_long"})
+"""Causes that depend on the request alone, and so are remembered. Any other failure is tried again by the next run."""
+
+Request = TypeVar("Request", GenerationRequest, ScoreRequest)
+Result = TypeVar("Result", Generation | RequestFailure, Scores | RequestFailure)
+
+
+class MemoisedEngine:
+    """`engine`, with every finished call kept in `run`.
+
+    Results come as they are ready: first those already known, then the computed ones. A computed result is on the disk
+    after `commit_every` results or a second, whichever comes first, and always before anything else is written to the run:
+    a kill loses at most that tail. Identical requests of one call are computed once.
+
+    Args:
+        engine: Computes what is not known yet.
+        run: Keeps the calls.
+        commit_every: Commit after this many computed results.
+    """
+
+    def __init__(self, engine: Engine, run: RunFolder, *, commit_every: int = 32) -> None:
+        if commit_every < 1:
+            raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
+        self._engine = engine
+        self._run = run
+        self._commit_every = commit_every
+        self._usage: dict[str, Usage] = {}
+        self._stage: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self._engine.fingerprint
+
+    @property
+    def context_tokens(self) -> int:
+        return self._engine.context_tokens
+
+    def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
+        return self._engine.count_tokens(messages, response_prefix)
+
+    def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
+        return self._engine.request_key(request)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        stages = [self._stage or _stage_of(request.noise_key) for request in requests]
+        return self._answer("generate", requests, stages, self._engine.generate, _read_generation)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        return self._answer("score", requests, [self._stage or "score"] * len(requests), self._engine.score, _read_scores)
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        """Book the calls made inside under `name`, instead of the stage named in their noise keys."""
+        before, self._stage = self._stage, name
+        try:
+            yield
+        finally:
+            self._stage = before
+
+    def usage(self) -> dict[str, Usage]:
+        """What this process asked for, by stage. What the run has cost in all its processes: `RunFolder.usage`."""
+        return dict(self._usage)
+
+    def _answer(
+        self,
+        kind: Literal["generate", "score"],
+        requests: Sequence[Request],
+        stages: Sequence[str],
+        compute: Callable[[Sequence[Request]], Iterator[tuple[int, Result]]],
+        read: Callable[[dict[str, Any]], Result],
+    ) -> Iterator[tuple[int, Result]]:
+        same: dict[str, list[int]] = {}
+        for start in range(0, len(requests), KEYS_PER_QUERY):
+            page = {i: self._engine.request_key(requests[i]) for i in range(start, min(start + KEYS_PER_QUERY, len(requests)))}
+            known = self._run.calls.find(list(page.values()))
+            for index, key in page.items():
+                if key in known:
+                    self._book(stages[index], Usage(reused=1))
+                    yield index, read(json.loads(known[key].result))
+                else:
+                    same.setdefault(key, []).append(index)
+        keys, twins = list(same), list(same.values())
+        answered = 0
+        last = time.monotonic()
+        try:
+            for position, result in compute([requests[indices[0]] for indices in twins]) if twins else ():
+                index, *others = twins[position]
+                self._keep(kind, keys[position], stages[index], result, time.monotonic() - last)
+                answered += 1
+                yield index, result
+                for other in others:
+                    self._book(stages[other], Usage(reused=1))
+                    yield other, result
+                last = time.monotonic()  # what the caller did with the result is not the model's time
+        finally:
+            self._run.calls.flush()
+        if answered != len(twins):
+            raise EngineError(
+                f"the engine answered {answered} of {len(twins)} requests.", "Please report this; answers are kept."
+            )
+
+    def _keep(self, kind: Literal["generate", "score"], key: str, stage: str, result: Any, seconds: float) -> None:
+        failed = isinstance(result, RequestFailure)
+        prompt_tokens = getattr(result, "prompt_tokens", 0)
+        completion_tokens = getattr(result, "completion_tokens", 0)
+        self._book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, seconds))
+        if isinstance(result, RequestFailure) and result.cause not in LASTING_FAILURES:
+            return
+        # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
+        text = json.dumps(asdict(result))
+        self._run.calls.add(StoredCall(key, kind, stage, text, prompt_tokens, completion_tokens, seconds))
+        if self._run.calls.waiting >= self._commit_every:
+            self._run.calls.flush()
+
+    def _book(self, stage: str, usage: Usage) -> None:
+        self._usage[stage] = self._usage.get(stage, Usage()) + usage
+
+
+def _stage_of(noise_key: str) -> str:
+    """The stage in `seed/uid/replica/stage/round`; the uid may hold slashes of its own."""
+    parts = noise_key.rsplit("/", 2)
+    return parts[1] if len(parts) == 3 else "generate"
+
+
+def _read_failure(stored: dict[str, Any]) -> RequestFailure | None:
+    return RequestFailure(stored["cause"], stored["detail"]) if "cause" in stored else None
+
+
+def _read_generation(stored: dict[str, Any]) -> GenerationResult:
+    return _read_failure(stored) or Generation(
+        text=stored["text"],
+        finish_reason=FinishReason(stored["finish_reason"]),
+        prompt_tokens=stored["prompt_tokens"],
+        completion_tokens=stored["completion_tokens"],
+    )
+
+
+def _read_scores(stored: dict[str, Any]) -> ScoreResult:
+    return _read_failure(stored) or Scores(logps=tuple(stored["logps"]), prompt_tokens=stored["prompt_tokens"])

@@ -1,0 +1,313 @@
+"""One run folder: `run.sqlite` (model calls, items, records, ledger, stages) and `manifest.json`, under an exclusive lock.
+
+Everything durable goes through here. User data is never deleted: what cannot be read is refused, with a way out.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from cai.errors import StoreError
+from cai.records import FailureRecord, Item, LedgerEntry, Outcome
+from cai.store.calls import CallTable, Usage
+from cai.store.canonical import canonical_json
+from cai.store.database import Database
+from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
+from cai.store.ledger import Ledger
+from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
+
+DATABASE_NAME = "run.sqlite"
+MANIFEST_NAME = "manifest.json"
+OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME}
+ROWS_PER_PAGE = 1000
+
+
+class OfItem(Protocol):
+    """A record that names its item."""
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def replica(self) -> int: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """A finished stage: `fingerprint` of all its inputs, and `summary`, what the report shows of it."""
+
+    name: str
+    fingerprint: str
+    summary: dict[str, Any]
+
+
+class RunFolder:
+    """An open run folder; use it in a `with` block, or `close` it.
+
+    Methods that write are durable when they return; several belong together inside `transaction()`.
+    """
+
+    def __init__(self, path: Path, database: Database, lock: RunLock | None) -> None:
+        self.path = path
+        self.calls = CallTable(database)
+        """The memo of model calls (see `MemoisedEngine`)."""
+        self._database = database
+        self._lock = lock
+        self._ledger = Ledger(database)
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> RunFolder:
+        """Open the run at `path`; begin it when there is none and `create` is true.
+
+        Args:
+            path: The folder. A new, an empty or a run folder; anything else is refused.
+            create: Begin a new run where there is none.
+            read_only: Look only: no lock, also beside a process that writes, also on read-only media.
+
+        Raises:
+            StoreError: If the folder is locked by a process, foreign, damaged, missing (`create=False`) or not writable.
+        """
+        path = Path(path)
+        _refuse_foreign(path, create=create and not read_only)
+        if read_only:
+            return cls(path, Database(path / DATABASE_NAME, read_only=True), None)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        lock = RunLock(path)
+        lock.acquire()
+        try:
+            remove_parts(path)
+            database = Database(path / DATABASE_NAME)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, database, lock)
+
+    def close(self) -> None:
+        """Commit what waits, close the database, free the lock. Safe to call twice."""
+        try:
+            if self._lock is not None:
+                self.calls.flush()
+        finally:
+            self._database.close()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except StoreError:
+            if error is None:
+                raise  # otherwise the error under way tells the user more than its consequence
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All writes of the block or none. Model calls that wait are committed first: what refers to them comes after them."""
+        self.calls.flush()
+        with self._database.transaction():
+            yield
+
+    # ---- manifest
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `write_manifest` wrote last, or {}."""
+        path = self.path / MANIFEST_NAME
+        way_out = f"Move {path} elsewhere; the next run writes a new one."
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}).", way_out) from error
+        if not isinstance(content, dict):
+            raise StoreError(f"{path}: not a JSON object.", way_out)
+        return cast("dict[str, Any]", content)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write `manifest.json`, whole or not at all."""
+        text = json.dumps(json.loads(canonical_json(dict(manifest))), indent=2, ensure_ascii=False, sort_keys=True)
+        write_bytes_atomically(self.path / MANIFEST_NAME, f"{text}\n".encode())
+
+    # ---- items and ledger
+
+    def put_items(self, items: Sequence[Item], *, failures: Sequence[FailureRecord] = (), replicas: int = 1) -> bool:
+        """Make `items` × `replicas`, and the rows that could not be read, the input of this run.
+
+        The same input again changes nothing. Another input drops the records, outcomes and finished stages of the old
+        one; model calls stay, so that what both inputs share costs nothing.
+
+        Returns:
+            Whether the input changed.
+
+        Raises:
+            ValueError: If two rows have the same uid.
+        """
+        self.calls.flush()
+        return self._ledger.put_items(items, failures, replicas=replicas)
+
+    def items(self) -> Iterator[Item]:
+        """The readable items, in order of input."""
+        return self._ledger.items()
+
+    def read_failures(self) -> Iterator[FailureRecord]:
+        """The input rows that could not be read."""
+        return self._ledger.read_failures()
+
+    def settle(self, entries: Iterable[LedgerEntry]) -> None:
+        """Set outcomes, all or none. A later one replaces an earlier one.
+
+        Raises:
+            ValueError: If an entry names no item of this run.
+        """
+        with self.transaction():
+            self._ledger.settle(entries)
+
+    def reset_ledger(self) -> None:
+        """Every readable item is pending again: for a stage that starts over."""
+        with self.transaction():
+            self._ledger.reset()
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """The outcome of every (uid, replica), in order of input."""
+        return self._ledger.entries()
+
+    def ledger_counts(self) -> dict[Outcome, int]:
+        """How many (uid, replica) ended in each outcome; every outcome is there."""
+        return self._ledger.counts()
+
+    def ledger_reasons(self) -> dict[tuple[Outcome, str], int]:
+        """How many (uid, replica) ended in each outcome for each reason."""
+        return self._ledger.reasons()
+
+    def assert_balanced(self, *, finished: bool = False) -> None:
+        """Check that every input row has exactly one outcome and, with `finished`, that none is pending.
+
+        Raises:
+            StoreError: With the counts, if not.
+        """
+        self._ledger.assert_balanced(finished=finished)
+
+    # ---- records, measurements, stages
+
+    def put_records(self, kind: str, records: Iterable[OfItem]) -> int:
+        """Make `records` the records of this kind, in place of any before; all or none. Returns how many there are.
+
+        Raises:
+            ValueError: If a record names no item of this run.
+        """
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
+            count = 0
+            for count, record in enumerate(records, start=1):
+                try:
+                    connection.execute(
+                        "INSERT INTO records (kind, uid, replica, sequence, body) VALUES (?, ?, ?, ?, ?)",
+                        (kind, record.uid, record.replica, count, record.model_dump_json()),
+                    )
+                except sqlite3.IntegrityError as error:
+                    raise ValueError(f"{kind}: no item {record.uid!r} (replica {record.replica}) in this run") from error
+        return count
+
+    def records(self, kind: str, model: type[Model]) -> Iterator[Model]:
+        """The records of this kind in order of their items (then replica, then as they were put), read page by page."""
+        sql = (
+            "SELECT position, replica, sequence, records.body FROM records JOIN items USING (uid, replica) "
+            "WHERE kind = ? AND (position, replica, sequence) > (?, ?, ?) ORDER BY position, replica, sequence LIMIT ?"
+        )
+        after = (-1, -1, -1)
+        while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
+            for row in page:
+                yield self._parsed(kind, model, row[3])
+            after = page[-1][:3]
+
+    def count_records(self, kind: str) -> int:
+        return self._database.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0]
+
+    def put_measurements(self, kind: str, rows: Iterable[BaseModel]) -> None:
+        """Make `rows` the measurements of this kind, in place of any before: what belongs to no item (evaluation answers …)."""
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute("DELETE FROM measurements WHERE kind = ?", (kind,))
+            connection.executemany(
+                "INSERT INTO measurements (kind, sequence, body) VALUES (?, ?, ?)",
+                ((kind, n, row.model_dump_json()) for n, row in enumerate(rows)),
+            )
+
+    def measurements(self, kind: str, model: type[Model]) -> Iterator[Model]:
+        """The measurements of this kind, as they were put."""
+        for (body,) in self._database.query("SELECT body FROM measurements WHERE kind = ? ORDER BY sequence", (kind,)):
+            yield self._parsed(kind, model, body)
+
+    def put_stage(self, name: str, fingerprint: str, summary: Mapping[str, Any] | None = None) -> None:
+        """Note that a stage is finished. Put it in one `transaction` with the records it made."""
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO stages (name, fingerprint, summary) VALUES (?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, summary = excluded.summary",
+                (name, fingerprint, canonical_json(dict(summary or {}))),
+            )
+
+    def stage(self, name: str) -> StageResult | None:
+        """A finished stage, or None. It is current when its fingerprint is that of today's inputs."""
+        rows = self._database.query("SELECT fingerprint, summary FROM stages WHERE name = ?", (name,))
+        return StageResult(name, rows[0][0], json.loads(rows[0][1])) if rows else None
+
+    def forget_stage(self, name: str) -> None:
+        """The stage counts as unfinished again; its records stay until it puts new ones."""
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute("DELETE FROM stages WHERE name = ?", (name,))
+
+    def usage(self) -> dict[str, Usage]:
+        """What every stage has cost, over all processes that worked on this run."""
+        return self.calls.usage()
+
+    def _parsed(self, kind: str, model: type[Model], body: str) -> Model:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise StoreError(
+                f"{self.path}: a stored record of kind {kind!r} does not fit this version ({place}: {first['msg']}).",
+                "Read it with the version that wrote it, or run again: model calls are kept.",
+            ) from error
+
+
+def _refuse_foreign(path: Path, *, create: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path}: a file, not a folder.", "Name a folder for the run.")
+    if (path / DATABASE_NAME).is_file():
+        return
+    if not create:
+        raise StoreError(f"{path}: no run in this folder.", "Check the path, or start a run with `cai run`.")
+    try:
+        names = sorted(p.name for p in path.iterdir()) if path.exists() else []
+    except OSError as error:
+        raise unwritable(path, error) from error
+    others = [name for name in names if name not in OWN_NAMES and not name.endswith(PART_SUFFIX)]
+    if others:
+        more = " …" if len(others) > 3 else ""
+        raise StoreError(
+            f"{path}: not a run folder: it holds {', '.join(others[:3])}{more} but no {DATABASE_NAME}.",
+            "Choose a new or an empty folder; nothing in this one was touched.",
+        )

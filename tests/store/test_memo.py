@@ -1,0 +1,152 @@
+"""The memo answers as its engine would, and asks it only what is new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from killed_run import HashEngine
+
+from cai.engines.base import Generation, GenerationRequest, RequestFailure, SamplingParams, ScoreRequest, Scores
+from cai.errors import EngineError
+from cai.store import MemoisedEngine, RunFolder
+from constitution.messages import user
+
+
+def request(text: str, *, stage: str = "draft", seed: int = 0) -> GenerationRequest:
+    return GenerationRequest((user(text),), SamplingParams(), f"{seed}/a/b/0/{stage}/0")
+
+
+def memo(run: RunFolder, log: Path, **settings: int) -> MemoisedEngine:
+    return MemoisedEngine(HashEngine(log, "0", 0), run, **settings)
+
+
+def computed(log: Path) -> int:
+    return len(log.read_text().splitlines())
+
+
+def test_a_second_process_answers_from_the_memo_with_equal_results(tmp_path: Path) -> None:
+    requests = [request(f"p{n}") for n in range(50)]
+    scores = [ScoreRequest((user(f"p{n}"),), (" A", " B")) for n in range(50)]
+    log = tmp_path / "log"
+    with RunFolder.open(tmp_path / "run") as run:
+        first = dict(memo(run, log).generate(requests))
+        first_scores = dict(memo(run, log).score(scores))
+    with RunFolder.open(tmp_path / "run") as run:
+        again = memo(run, log)
+        assert dict(again.generate(requests)) == first
+        assert dict(again.score(scores)) == first_scores
+        assert again.usage()["draft"].reused == 50
+        assert again.usage()["draft"].calls == 0
+    assert computed(log) == 100
+
+
+def test_identical_requests_of_one_call_are_computed_once_and_all_answered(tmp_path: Path) -> None:
+    requests = [request("same"), request("other"), request("same"), request("same")]
+    with RunFolder.open(tmp_path / "run") as run:
+        engine = memo(run, tmp_path / "log")
+        answers = dict(engine.generate(requests))
+        assert set(answers) == {0, 1, 2, 3}
+        assert answers[0] == answers[2] == answers[3] != answers[1]
+        assert computed(tmp_path / "log") == 2
+        assert (engine.usage()["draft"].calls, engine.usage()["draft"].reused) == (2, 2)
+
+
+def test_another_seed_is_another_call(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run") as run:
+        engine = memo(run, tmp_path / "log")
+        list(engine.generate([request("p", seed=0)]))
+        list(engine.generate([request("p", seed=1)]))
+    assert computed(tmp_path / "log") == 2
+
+
+def test_a_failure_of_the_request_itself_is_remembered_and_a_passing_one_is_tried_again(tmp_path: Path) -> None:
+    requests = [request("x" * 200), request("fails at times")]
+    for _ in range(2):
+        with RunFolder.open(tmp_path / "run") as run:
+            answers = dict(memo(run, tmp_path / "log").generate(requests))
+            assert isinstance(answers[0], RequestFailure)
+            assert answers[0].cause == "prompt_too_long"
+            assert isinstance(answers[1], RequestFailure)
+    assert computed(tmp_path / "log") == 3
+
+
+def test_results_survive_a_caller_who_stops_listening(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run") as run:
+        answers = memo(run, tmp_path / "log", commit_every=1000).generate([request(f"p{n}") for n in range(8)])
+        for _ in range(5):
+            next(answers)
+        answers.close()  # type: ignore[attr-defined]
+        assert run.calls.waiting == 0
+        assert sum(u.calls for u in run.usage().values()) == 5
+
+
+def test_an_error_of_the_engine_keeps_what_was_finished(tmp_path: Path) -> None:
+    class Breaks(HashEngine):
+        def generate(self, requests):
+            for n, answer in enumerate(super().generate(requests)):
+                if n == 3:
+                    raise EngineError("the accelerator is gone")
+                yield answer
+
+    with pytest.raises(EngineError), RunFolder.open(tmp_path / "run") as run:
+        list(
+            MemoisedEngine(Breaks(tmp_path / "log", "0", 0), run, commit_every=1000).generate(
+                [request(str(n)) for n in range(8)]
+            )
+        )
+    with RunFolder.open(tmp_path / "run", create=False) as run:
+        assert run.usage()["draft"].calls == 3
+
+
+def test_an_engine_that_leaves_a_request_unanswered_is_found_out(tmp_path: Path) -> None:
+    class Forgets(HashEngine):
+        def generate(self, requests):
+            yield from list(super().generate(requests))[1:]
+
+    with RunFolder.open(tmp_path / "run") as run, pytest.raises(EngineError, match="answered 7 of 8"):
+        list(MemoisedEngine(Forgets(tmp_path / "log", "0", 0), run).generate([request(str(n)) for n in range(8)]))
+
+
+def test_usage_is_booked_by_stage_and_totals_over_processes(tmp_path: Path) -> None:
+    for number in range(2):
+        with RunFolder.open(tmp_path / "run") as run:
+            engine = memo(run, tmp_path / "log")
+            list(engine.generate([request("ab", stage="draft", seed=number), request("abc", stage="critique", seed=number)]))
+            with engine.stage("labels"):
+                list(engine.score([ScoreRequest((user(str(number)),), (" A",))]))
+            assert engine.usage()["draft"].prompt_tokens == 2
+            assert engine.usage()["critique"].completion_tokens == 3
+            assert engine.usage()["labels"].calls == 1
+    with RunFolder.open(tmp_path / "run") as run:
+        assert run.usage()["critique"].prompt_tokens == 6
+        assert run.usage()["labels"].calls == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.text(st.characters(codec=None), max_size=20),
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=4),
+)
+def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[float]) -> None:
+    import tempfile
+
+    class Says(HashEngine):
+        def generate(self, requests):
+            yield 0, Generation(text, "stop", 1, 2)
+
+        def score(self, requests):
+            yield 0, Scores(tuple(logps), 1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            with RunFolder.open(Path(folder) / "run") as run:
+                engine = MemoisedEngine(Says(Path(folder) / "log", "0", 0), run)
+                (_, generation), (_, scores) = (
+                    *engine.generate([request("p")]),
+                    *engine.score([ScoreRequest((user("p"),), (" A",))]),
+                )
+                assert generation == Generation(text, "stop", 1, 2)  # type: ignore[arg-type]
+                assert scores == Scores(tuple(logps), 1)
