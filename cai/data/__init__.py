@@ -1,0 +1,1 @@
+"""Prompts in, data sets out: readers of what people have, writers of what trainers take."""

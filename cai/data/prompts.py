@@ -1,0 +1,329 @@
+"""Prompts from whatever people have: every row becomes an `Item` or a counted `FailureRecord`.
+
+Text is data here: control tokens, `{{ }}` and markup pass through as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, TypeAlias, cast
+
+from pydantic import ValidationError
+
+from cai.data.source import COLUMNS, PromptsSource
+from cai.data.tables import container_of, nearest, raw_rows
+from cai.data.text_files import BadRow, RawRow, kind_of
+from cai.data.transcripts import Exchange, common_prompt, looks_like_transcript, parse_transcript, split_exchange
+from cai.errors import DataError
+from cai.records import FailureRecord, Item
+from cai.store.canonical import fingerprint
+from constitution.messages import Message, Role, system
+
+__all__ = ["PromptsSource", "ReadResult", "parse_messages", "read_items"]
+
+STAGE = "read"
+PEEKED_ROWS = 20
+"""Columns are decided on the names found in so many first rows."""
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What a source gave. Rows read = items + failures (without `limit`; a shuffled limit leaves good rows aside).
+
+    `prompts_differ` counts preference rows whose two transcripts do not share their whole prompt: they are items, with the
+    part that is shared.
+    """
+
+    items: tuple[Item, ...]
+    failures: tuple[FailureRecord, ...]
+    rows: int
+    prompts_differ: int = 0
+
+
+class RowError(ValueError):
+    """What is wrong with one row: a slug and a sentence."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+def read_items(source: PromptsSource) -> ReadResult:
+    """Read `source`.
+
+    A broken row becomes a failure with its place and cause, and reading goes on. Without `shuffle_seed`, `limit` ends reading.
+
+    Raises:
+        DataError: At once for a missing or empty file, a missing column, an encoding other than UTF-8; at the end if more than
+            `max_bad_share` of the rows are broken.
+    """
+    wanted = None if source.format in {"auto", "transcripts"} else source.format
+    container = container_of(source.path, wanted=cast("Any", wanted))
+    rows = raw_rows(source.path, container, split=source.split)
+    first = list(islice(rows, PEEKED_ROWS))
+    if not first:
+        raise DataError(f"{source.path}: no rows in it.", "Give a file with at least one prompt.")
+    reader = _Reader(source, _decided_columns(source, first))
+    items = reader.items(chain(first, rows))
+    if source.shuffle_seed is not None:
+        chosen = _shuffled(items, source.shuffle_seed, source.limit)
+    else:
+        chosen = list(islice(items, source.limit))
+    failures = tuple(reader.failures)
+    _refuse_too_many_failures(source, failures, reader.rows)
+    if not chosen:
+        raise DataError(f"{source.path}: none of its {reader.rows} rows is a usable prompt.", "Mend the rows listed as failed.")
+    return ReadResult(tuple(chosen), failures, reader.rows, reader.prompts_differ)
+
+
+def parse_messages(value: Any) -> tuple[Message, ...]:
+    """A list of `{role, content}` (or `{from, value}`) objects as messages.
+
+    Raises:
+        ValueError: If the value has another shape or a message an unknown role or no text.
+    """
+    if not isinstance(value, list):
+        raise RowError("wrong_type", f"a conversation is a list of messages, this is {kind_of(value)}")
+    if not value:
+        raise RowError("empty_prompt", "the list of messages is empty")
+    return tuple(_message(number, message) for number, message in enumerate(cast("list[Any]", value), start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    prompt: str
+    id: str | None
+    transcript: bool
+
+
+Seen: TypeAlias = dict[str, int]
+
+
+@dataclass(slots=True)
+class _Reader:
+    source: PromptsSource
+    columns: _Columns
+    failures: list[FailureRecord] = field(default_factory=list[FailureRecord])
+    rows: int = 0
+    prompts_differ: int = 0
+    _seen: Seen = field(default_factory=dict[str, int])
+
+    def items(self, rows: Iterator[RawRow | BadRow]) -> Iterator[Item]:
+        for row in rows:
+            self.rows += 1
+            if isinstance(row, RawRow):
+                try:
+                    item = self._item(row)
+                except ValidationError as error:
+                    row = BadRow(row.place, "bad_text", error.errors()[0]["msg"])  # noqa: PLW2901 (the row proved to be a bad one)
+                except RowError as error:
+                    row = BadRow(row.place, error.cause, str(error))  # noqa: PLW2901
+                else:
+                    yield item
+                    continue
+            self.failures.append(
+                FailureRecord(
+                    uid=self._unique(row.place), stage=STAGE, cause=row.cause, detail=f"{row.place}: {_printable(row.detail)}"
+                )
+            )
+
+    def _item(self, row: RawRow) -> Item:
+        facts = {
+            name: value for name, value in row.values.items() if name not in {self.columns.prompt, self.columns.id, "tags"}
+        }
+        if self.columns.prompt not in row.values:
+            raise RowError("missing_column", f"no {self.columns.prompt!r}; the row has {', '.join(row.values) or 'nothing'}")
+        messages = self._messages(row.values, facts)
+        _check(messages)
+        own_id = _own_id(row.values.get(self.columns.id) if self.columns.id else None)
+        # The hash is of the row's own turns: a system message set for the whole source does not change who the item is.
+        uid = self._unique(own_id or fingerprint([[m.role, m.content] for m in messages])[:16])
+        if self.source.system is not None and messages[0].role != "system":
+            messages = (system(self.source.system), *messages)
+        tags = tuple(dict.fromkeys([*self.source.tags, *_tags(row.values.get("tags"))]))
+        plain = {name: _plain(value) for name, value in facts.items() if value is not None}
+        return Item(uid=uid, messages=messages, tags=tags, facts=plain, source=row.place)
+
+    def _messages(self, values: Mapping[str, Any], facts: dict[str, Any]) -> tuple[Message, ...]:
+        value = values[self.columns.prompt]
+        if self.columns.prompt == "chosen":
+            return self._pair_prompt(values, facts)
+        if isinstance(value, str):
+            if self.columns.transcript:
+                return split_exchange(_transcript(value)).prompt
+            return (Message(role="user", content=_with_input(self.columns.prompt, value, facts)),)
+        if value is None:
+            raise RowError("empty_prompt", f"{self.columns.prompt!r} is null")
+        if not isinstance(value, list):
+            raise RowError("wrong_type", f"{self.columns.prompt!r} is {kind_of(value)}, neither text nor a list of messages")
+        messages = parse_messages(value)
+        return split_exchange(messages).prompt if self.source.last_reply == "drop" else messages
+
+    def _pair_prompt(self, values: Mapping[str, Any], facts: dict[str, Any]) -> tuple[Message, ...]:
+        """The prompt that a chosen and a rejected conversation share; the two replies become facts (what people preferred)."""
+        chosen = _exchange(values["chosen"])
+        if values.get("rejected") is None:
+            facts.pop("rejected", None)
+            return chosen.prompt
+        rejected = _exchange(values["rejected"])
+        del facts["rejected"]
+        if chosen.prompt == rejected.prompt:
+            facts |= {"chosen": chosen.reply, "rejected": rejected.reply}
+            return chosen.prompt
+        shared = common_prompt(chosen.prompt, rejected.prompt)
+        if not shared:
+            raise RowError("prompts_differ", "chosen and rejected share no prompt")
+        self.prompts_differ += 1
+        return shared
+
+    def _unique(self, uid: str) -> str:
+        count = self._seen.get(uid, 0) + 1
+        self._seen[uid] = count
+        return uid if count == 1 else self._unique(f"{uid}#{count}")
+
+
+def _decided_columns(source: PromptsSource, first: list[RawRow | BadRow]) -> _Columns:
+    rows = [row for row in first if isinstance(row, RawRow)]
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    if not rows:
+        shown = "\n".join(f"- {row.place}: {row.detail}" for row in first[:5] if isinstance(row, BadRow))
+        raise DataError(
+            f"{source.path}: none of the first {len(first)} rows can be read:\n{shown}", "Check the format of the file."
+        )
+    there = f"There are: {', '.join(names) or 'none'}."
+    for wanted in (source.column, source.id_column):
+        if wanted is not None and wanted not in names:
+            raise DataError(f"{source.path}: no column {wanted!r}.{nearest(wanted, names)}", there)
+    prompt = source.column or next((name for name in COLUMNS if name in names), None)
+    if prompt is None:
+        raise DataError(f"{source.path}: no column of the name {', '.join(COLUMNS)}.", f"Set `column`. {there}")
+    start = next((row.values[prompt] for row in rows if row.values.get(prompt)), None)
+    transcript = source.format == "transcripts" or (
+        source.format == "auto" and isinstance(start, str) and looks_like_transcript(start)
+    )
+    return _Columns(prompt, source.id_column or next((name for name in ("uid", "id") if name in names), None), transcript)
+
+
+def _shuffled(items: Iterator[Item], seed: int, limit: int | None) -> list[Item]:
+    # Each item's place depends on the seed and its uid alone: rows added elsewhere move nobody relative to another.
+    def key(item: Item) -> tuple[bytes, str]:
+        return hashlib.sha256(f"{seed}/{item.uid}".encode()).digest(), item.uid
+
+    return sorted(items, key=key) if limit is None else heapq.nsmallest(limit, items, key=key)
+
+
+def _refuse_too_many_failures(source: PromptsSource, failures: tuple[FailureRecord, ...], rows: int) -> None:
+    if len(failures) <= source.max_bad_share * rows:
+        return
+    causes = ", ".join(f"{cause} {count}" for cause, count in Counter(f.cause for f in failures).most_common())
+    shown = [f"- {failure.detail} ({failure.cause})" for failure in failures[:5]]
+    if len(failures) > 5:
+        shown.append(f"- … and {len(failures) - 5} more")
+    raise DataError(
+        "\n".join([f"{source.path}: {len(failures)} of {rows} rows are broken ({causes}):", *shown]),
+        f"Mend them, or allow more with `max_bad_share` (now {source.max_bad_share:g}).",
+    )
+
+
+def _check(messages: tuple[Message, ...]) -> None:
+    if not any(m.role == "user" for m in messages):
+        raise RowError("no_user_turn", "no user turn to answer")
+    if any(m.role == "system" for m in messages[1:]):
+        raise RowError("system_not_first", "a system message stands after the first turn")
+    if messages[-1].role == "assistant":
+        raise RowError(
+            "ends_with_assistant", "the conversation ends with the assistant; set `last_reply: drop` to drop that turn"
+        )
+    if not messages[-1].content.strip():
+        raise RowError("empty_prompt", "the last user turn is empty")
+
+
+def _message(number: int, value: Any) -> Message:
+    if not isinstance(value, dict):
+        raise RowError("wrong_type", f"message {number} is {kind_of(value)}, not an object with role and content")
+    fields = cast("dict[str, Any]", value)
+    name, content = fields.get("role", fields.get("from")), fields.get("content", fields.get("value"))
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise RowError("unknown_role", f"message {number} has the role {name!r}; known are {', '.join(_ROLES)}")
+    if not isinstance(content, str):
+        raise RowError("wrong_type", f"the content of message {number} is {kind_of(content)}, not text")
+    if fields.get("tool_calls"):
+        raise RowError("tool_calls", f"message {number} calls tools; only text turns can be used")
+    return Message(role=role, content=content)
+
+
+def _exchange(value: Any) -> Exchange:
+    return split_exchange(_transcript(value) if isinstance(value, str) else parse_messages(value))
+
+
+def _transcript(text: str) -> tuple[Message, ...]:
+    if not text.strip():
+        raise RowError("empty_prompt", "an empty text")
+    try:
+        return parse_transcript(text)
+    except ValidationError:
+        raise
+    except ValueError as error:
+        raise RowError("broken_transcript", str(error)) from error
+
+
+def _with_input(column: str, text: str, facts: dict[str, Any]) -> str:
+    """Instruction data keeps a part of the prompt in a column `input`; without it the question would be another."""
+    if column == "instruction" and isinstance(facts.get("input"), str):
+        more = facts.pop("input")
+        return f"{text}\n\n{more}" if more.strip() else text
+    return text
+
+
+def _own_id(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool | float) or not isinstance(value, str | int):
+        raise RowError("wrong_type", f"the id is {kind_of(value)}, neither text nor a whole number")
+    return str(value)
+
+
+def _tags(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [tag for tag in (part.strip() for part in re.split("[,;]", value)) if tag]
+    if not isinstance(value, list):
+        raise RowError("wrong_type", f"`tags` is {kind_of(value)}, neither text nor a list of texts")
+    tags = cast("list[object]", value)
+    if not all(isinstance(tag, str) for tag in tags):
+        raise RowError("wrong_type", "`tags` holds something that is not text")
+    return cast("list[str]", tags)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold, so that a fact read back from the store equals the one put in."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {str(key): _plain(element) for key, element in cast("dict[Any, Any]", value).items()}
+    return str(value)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
