@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,10 +34,8 @@ def file_digest(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         pass
     digest = _read_digest(path)
-    try:
+    with contextlib.suppress(OSError):  # a full or read-only cache only costs time
         write_atomically(kept, digest)
-    except OSError:
-        pass  # a full or read-only cache only costs time
     return digest
 
 

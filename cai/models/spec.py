@@ -21,7 +21,10 @@ class ModelSpec(BaseModel):
     ]
     adapter: Annotated[
         str | None,
-        Field(min_length=1, description="LoRA adapter to add: a folder, a hub id, or `feedback`, the one shipped for `smollm2-135m`."),
+        Field(
+            min_length=1,
+            description="LoRA adapter to add: a folder, a hub id, or `feedback`, the one shipped for `smollm2-135m`.",
+        ),
     ] = None
     dtype: Annotated[
         DtypeName, Field(description='Precision of the weights; "auto" takes bfloat16 where the machine is faster with it.')

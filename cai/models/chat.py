@@ -1,0 +1,281 @@
+"""Conversations → token ids, by the model's own chat template, with the text of messages kept plain.
+
+Knows the tokenizer and its template; knows no weights. What a message says is data: no text in it can become a control token
+(the end of a turn, the start of another speaker's), so that a reply cannot end its own turn and forge what comes after.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+from jinja2 import TemplateError
+
+from cai.errors import ModelError
+from cai.models.checking import no_chat_template
+from cai.models.fingerprints import text_digest
+from constitution.messages import Conversation, Message, Role, assistant, system, user
+from constitution.rendering import PLAIN_SPEAKERS, PLAIN_STOPS, render_plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARKUP = re.compile(r"^[<\[{|(].{1,}[>\]}|)]$", re.DOTALL)
+_THOUGHTS = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+_PROBE = "q7"
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+_EVERYWHERE = re.compile(r"(?=.)", re.DOTALL)
+_FIXED_DATE = "01 Jan 2026"
+"""Some templates write today's date; a prompt that changes overnight would neither be found again nor reproduced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model wrote: the answer, and what it thought before (inside `<think>`), which is not part of it."""
+
+    text: str
+    thoughts: str = ""
+
+
+class ChatTokenizer:
+    """A tokenizer together with the form in which conversations are put to its model.
+
+    Ordinary conversations get exactly the ids of `apply_chat_template`. Where a message holds the text of a control token, the
+    rendered string is cut inside that text and the pieces are encoded one by one, so that the tokenizer never sees it whole.
+
+    Args:
+        tokenizer: Any transformers tokenizer.
+        name: What to call the model in errors.
+        plain: Human/Assistant text instead of the chat template.
+        chat_template: Instead of the tokenizer's own.
+        thinking: Asked of templates that know `enable_thinking`.
+        eos_ids: Further tokens that end an answer (of the model's generation config).
+
+    Raises:
+        ModelError: If there is no chat template and no plain form was asked for, or the template cannot render a simple
+            conversation.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "",
+        plain: bool = False,
+        chat_template: str | None = None,
+        thinking: bool = False,
+        eos_ids: Sequence[int] = (),
+    ) -> None:
+        self.tokenizer: Any = tokenizer
+        self.name = name
+        self.plain = plain
+        self._template = chat_template or (None if plain else cast("Any", tokenizer).chat_template)
+        if not plain and not self._template:
+            raise no_chat_template(name)
+        self._thinking = thinking
+        self._control_ids = _control_tokens(self.tokenizer)
+        # A lookahead, so that overlapping occurrences are all found.
+        texts = "|".join(map(re.escape, self._control_ids.values()))
+        self._control_text = re.compile(f"(?={texts})") if texts else None
+        self._takes_system = plain or self._renders_system()
+        self._end_of_turn = self._find_end_of_turn()
+        known = (self.tokenizer.eos_token_id, self._end_of_turn, *eos_ids)
+        self.stop_ids = frozenset(token for token in known if token is not None)
+        self._encode_chat = lru_cache(maxsize=4096)(self._encode_chat_uncached)
+        self._control_count = lru_cache(maxsize=256)(self._control_count_uncached)
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts that end an answer besides the stop tokens: the next speaker's name, where the form is plain text."""
+        return PLAIN_STOPS if self.plain else ()
+
+    @property
+    def template_fingerprint(self) -> str:
+        """Digest of all that decides how a conversation becomes ids: vocabulary, merges, control tokens, template, form."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        form = f"plain {sorted(PLAIN_SPEAKERS.items())}" if self.plain else str(self._template)
+        return text_digest(
+            vocabulary, form, repr(sorted(self._control_ids.items())), f"thinking={self._thinking} {_FIXED_DATE}"
+        )
+
+    def encode_chat(self, messages: Conversation, response_prefix: str = "") -> list[int]:
+        """The prompt's ids: the conversation, the start of the assistant's turn, and the text that turn already begins with.
+
+        Raises:
+            ModelError: If the template refuses the conversation (two user turns in a row, for some).
+        """
+        return list(self._encode_chat(messages, response_prefix))
+
+    def encode_reply(self, messages: Conversation, reply: str) -> tuple[list[int], list[int]]:
+        """Prompt ids (those of `encode_chat`) and the ids of a whole reply, the end of its turn included.
+
+        The reply is encoded on its own, since generation starts from the prompt's ids: a token across the border could never
+        have been generated. What the template puts between the two (a space, an empty thought) belongs to the reply.
+        """
+        prompt_ids = self.encode_chat(messages)
+        marking = self._marking(*(each.content for each in messages), reply)
+        reply_ids = self._encode_marked(self._reply_text(messages, reply, marking), marking)
+        for position, token in enumerate(reply_ids):
+            if token in self.stop_ids:
+                return prompt_ids, reply_ids[: position + 1]
+        return prompt_ids, reply_ids if self._end_of_turn is None else [*reply_ids, self._end_of_turn]
+
+    def count(self, messages: Conversation, response_prefix: str = "") -> int:
+        """Exact length of the prompt, in tokens."""
+        return len(self._encode_chat(messages, response_prefix))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def read_reply(self, ids: Sequence[int], *, after_prefix: bool = False) -> Reply:
+        """The answer in generated ids; thoughts are taken out, and in the plain form the space after the speaker's colon.
+
+        Args:
+            ids: Generated tokens, without the prompt's.
+            after_prefix: They go on from a response prefix: their first space counts.
+        """
+        return self.split_thoughts(self.decode(ids), after_prefix=after_prefix)
+
+    def split_thoughts(self, text: str, *, after_prefix: bool = False) -> Reply:
+        """As `read_reply`, for text that is decoded already."""
+        if self.plain and not after_prefix:
+            text = text.removeprefix(" ")
+        if "</think>" in text and "<think>" not in text.partition("</think>")[0]:
+            text = f"<think>{text}"  # the template had opened the thought
+        if "<think>" not in text:
+            return Reply(text)
+        thoughts = "\n".join(part.strip() for part in _THOUGHTS.findall(text) if part.strip())
+        return Reply(_THOUGHTS.sub("", text).lstrip("\n"), thoughts)
+
+    def _encode_chat_uncached(self, messages: Conversation, response_prefix: str) -> tuple[int, ...]:
+        marking = self._marking(*(each.content for each in messages), response_prefix)
+        ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
+        # Some normalisers turn other text into a control token ("＜s＞" by NFKC). Then no two characters stay together.
+        if self._controls_in(ids) > self._control_count(tuple(each.role for each in messages)):
+            marking = replace(marking, control_text=_EVERYWHERE)
+            ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
+        return tuple(ids)
+
+    def _control_count_uncached(self, roles: tuple[Role, ...]) -> int:
+        """How many control tokens the template itself writes for these turns."""
+        marking = self._marking()
+        harmless = tuple(Message(role=role, content="x") for role in roles)
+        return self._controls_in(self._encode_marked(self._prompt_text(harmless, "", marking), marking))
+
+    def _controls_in(self, ids: Sequence[int]) -> int:
+        return sum(token in self._control_ids for token in ids)
+
+    def _prompt_text(self, messages: Conversation, response_prefix: str, marking: _Marking) -> str:
+        marked = marking.messages(messages)
+        if self.plain:
+            start = render_plain(marked).removeprefix("\n\n") + f"\n\n{PLAIN_SPEAKERS['assistant']}:"
+            return f"{start} {marking.text(response_prefix)}" if response_prefix else start
+        return self._render(marked, generation_prompt=True) + marking.text(response_prefix)
+
+    def _reply_text(self, messages: Conversation, reply: str, marking: _Marking) -> str:
+        if self.plain:
+            return f" {marking.text(reply)}"
+        marked = marking.messages(messages)
+        prompt = self._render(marked, generation_prompt=True)
+        whole = self._render((*marked, assistant(marking.text(reply))), generation_prompt=False)
+        # A template whose prompt holds what its history drops (an empty thought): the reply follows as it is.
+        return whole.removeprefix(prompt) if whole.startswith(prompt) else marking.text(reply)
+
+    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+        turns = [{"role": each.role, "content": each.content} for each in self._merge_system(messages)]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                enable_thinking=self._thinking,
+                date_string=_FIXED_DATE,
+                strftime_now=_fixed_date,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ModelError(
+                f"model {self.name}: its chat template refuses the conversation: {error}.",
+                "Turns must alternate user/assistant; else give another `chat_template`.",
+            ) from error
+        return str(text)
+
+    def _merge_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """For templates without a system turn: put its text before the first user turn's."""
+        if self._takes_system or not messages or messages[0].role != "system":
+            return messages
+        first, rest = messages[0], messages[1:]
+        if rest and rest[0].role == "user":
+            return (user(f"{first.content}\n\n{rest[0].content}"), *rest[1:])
+        return (user(first.content), *rest)
+
+    def _renders_system(self) -> bool:
+        self._takes_system = True
+        try:
+            return _PROBE in self._render((system(_PROBE), user("x")), generation_prompt=True)
+        except ModelError:
+            return False
+
+    def _find_end_of_turn(self) -> int | None:
+        """The control token that follows an assistant's reply in the template; in the plain form, EOS."""
+        eos = cast("int | None", self.tokenizer.eos_token_id)
+        if self.plain:
+            return eos
+        rendered = self._render((user("x"), assistant(_PROBE)), generation_prompt=False)
+        after = self.tokenizer.encode(rendered.rpartition(_PROBE)[2], add_special_tokens=False)
+        return next((token for token in after if token in self._control_ids), eos)
+
+    def _marking(self, *texts: str) -> _Marking:
+        together = "".join(texts)
+        return _Marking(next(mark for mark in map(chr, _PRIVATE_USE) if mark not in together), self._control_text)
+
+    def _encode_marked(self, text: str, marking: _Marking) -> list[int]:
+        """Encode what lies between marks piece by piece; a text without marks, as nearly all are, in one go."""
+        pieces = text.split(marking.mark)
+        return [token for piece in pieces if piece for token in self.tokenizer.encode(piece, add_special_tokens=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Marking:
+    """Marks the places where a text must be cut before it is encoded: after the first character of every control token's text.
+
+    Args:
+        mark: A character that stands in none of the texts.
+        control_text: Matches, with no width, where a control token's text begins.
+    """
+
+    mark: str
+    control_text: re.Pattern[str] | None
+
+    def text(self, text: str) -> str:
+        places = [found.start() + 1 for found in self.control_text.finditer(text)] if self.control_text else []
+        bounds = [0, *places, len(text)]
+        return self.mark.join(text[start:end] for start, end in pairwise(bounds)) if places else text
+
+    def messages(self, messages: Sequence[Message]) -> Conversation:
+        return tuple(Message(role=each.role, content=self.text(each.content)) for each in messages)
+
+
+def _control_tokens(tokenizer: Any) -> dict[int, str]:
+    """Ids and texts of the tokens that steer: the special ones, and added ones that look like markup (`<think>`, `[INST]`).
+
+    Other added tokens are ordinary vocabulary (runs of spaces, words of a trade).
+    """
+    added: dict[int, Any] = tokenizer.added_tokens_decoder
+    special = {int(token) for token in tokenizer.all_special_ids}
+    return {
+        token: str(entry.content)
+        for token, entry in added.items()
+        if len(str(entry.content)) > 1 and (entry.special or token in special or _MARKUP.match(str(entry.content)))
+    }
+
+
+def _fixed_date(_format: str) -> str:
+    return _FIXED_DATE

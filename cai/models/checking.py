@@ -1,0 +1,273 @@
+"""What can be seen to be wrong with a model before anything is loaded. Reads file names, small JSON files and headers only."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from cai.errors import CaiError, ModelError
+from cai.models.embedded import EMBEDDED_HUB_ID, EMBEDDED_NAME, INSTALL_HINT, gguf_support, packaged_gguf
+from cai.models.resolving import (
+    FEEDBACK_ADAPTER,
+    cached_embedded,
+    hub_offline,
+    is_path,
+    shipped_adapter,
+    similar_name,
+    unreachable,
+    unreachable_hint,
+)
+from cai.models.spec import ModelSpec
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_LONGEST_HEADER_BYTES = 100_000_000
+
+
+def check_model(spec: ModelSpec) -> list[CaiError]:
+    """Everything that is plainly wrong with a model, found in milliseconds and without torch; empty if it looks usable.
+
+    A hub id that is not in the local hub cache is asked for over the network (files' names only), unless offline.
+    """
+    problems: list[CaiError] = []
+    folder = _place(spec, problems)
+    if folder is not None:
+        _check_folder(folder, spec, problems)
+    adapter = _adapter_place(spec, problems)
+    if adapter is not None:
+        _check_adapter(adapter, folder, spec, problems)
+    if spec.chat_template is not None:
+        _check_template_file(spec.chat_template, problems)
+    return problems
+
+
+def _place(spec: ModelSpec, problems: list[CaiError]) -> Path | None:
+    path = Path(spec.name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.suffix != ".gguf":
+            problems.append(ModelError(f"model {spec.name}: is a file.", "Give the folder it lies in."))
+        elif not gguf_support():
+            problems.append(
+                ModelError(f"model {spec.name}: GGUF files need the `gguf` package.", "Install it: pip install gguf")
+            )
+        return None
+    if spec.name.lower() == EMBEDDED_NAME:
+        cached = cached_embedded()
+        if cached is None:
+            _check_embedded(problems)
+        return cached
+    if is_path(spec.name):
+        hint = f"Give a model folder, a hub id or `{EMBEDDED_NAME}`.{similar_name(spec.name)}"
+        problems.append(ModelError(f"model {spec.name}: there is no such folder.", hint))
+        return None
+    return _hub_place(spec.name, spec.revision, problems)
+
+
+def _check_embedded(problems: list[CaiError]) -> None:
+    if packaged_gguf() is not None:
+        if not gguf_support():
+            problems.append(
+                ModelError(f"model {EMBEDDED_NAME}: its file needs the `gguf` package.", "Install it: pip install gguf")
+            )
+        return
+    missing: list[CaiError] = []
+    _hub_place(EMBEDDED_HUB_ID, None, missing)
+    if missing:
+        problems.append(
+            ModelError(f"model {EMBEDDED_NAME}: not in the cache, not installed, and the hub cannot be reached.", INSTALL_HINT)
+        )
+
+
+def _hub_place(name: str, revision: str | None, problems: list[CaiError]) -> Path | None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return Path(cached).parent
+    if hub_offline():
+        problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
+        return None
+    try:
+        names = HfApi().list_repo_files(name, revision=revision)
+    except RepositoryNotFoundError:
+        hint = f"Check the spelling, or `hf auth login` if it is private.{similar_name(name)}"
+        problems.append(ModelError(f"model {name}: no such folder here and no such repository on the hub.", hint))
+    except (HfHubHTTPError, OSError):
+        problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
+    else:
+        if not any(each.endswith(".safetensors") for each in names):
+            problems.append(_no_safetensors(name, pickled=any(each.endswith((".bin", ".pt", ".pth")) for each in names)))
+    return None
+
+
+def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> None:
+    config = _read_json(folder / "config.json", problems)
+    if config is None:
+        if (folder / "adapter_config.json").is_file():
+            problems.append(
+                ModelError(
+                    f"model {folder}: is an adapter, not a model.",
+                    "Give the model it was trained on as `name`, and this as `adapter`.",
+                )
+            )
+            return
+        if not (folder / "config.json").exists():
+            problems.append(ModelError(f"model {folder}: has no config.json.", "Give the folder that `save_pretrained` wrote."))
+    elif config.get("is_encoder_decoder"):
+        problems.append(
+            ModelError(f"model {folder}: is an encoder-decoder.", "Use a model that writes on (a causal language model).")
+        )
+    _check_weights(folder, problems)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        problems.append(
+            ModelError(
+                f"model {folder}: has no tokenizer.", "Save the tokenizer beside the model: tokenizer.save_pretrained(DIR)"
+            )
+        )
+    elif spec.base_model_form != "plain" and spec.chat_template is None and not has_chat_template(folder):
+        problems.append(no_chat_template(str(folder)))
+
+
+def no_chat_template(name: str) -> ModelError:
+    return ModelError(
+        f"model {name}: has no chat template; it looks like a base model.",
+        "Take its chat variant, or give `chat_template: FILE`, or write `base_model_form: plain` for Human/Assistant text.",
+    )
+
+
+def has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    settings = _read_json(folder / "tokenizer_config.json", [])
+    return bool(settings and settings.get("chat_template"))
+
+
+def _check_weights(folder: Path, problems: list[CaiError]) -> None:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        problems.append(_no_safetensors(str(folder), pickled=any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))))
+        return
+    for file in files:
+        _safetensors_header(file, problems)
+    index = _read_json(folder / "model.safetensors.index.json", [])
+    weight_map = cast("dict[str, str]", (index or {}).get("weight_map", {}))
+    missing = sorted(set(weight_map.values()) - {file.name for file in files})
+    if missing:
+        shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        problems.append(ModelError(f"model {folder}: {len(missing)} weight files are missing ({shown}).", "Download it again."))
+
+
+def _no_safetensors(name: str, *, pickled: bool) -> ModelError:
+    if pickled:
+        return ModelError(
+            f"model {name}: its weights are pickles (.bin), which can run code when they are read.",
+            "Take a revision with .safetensors files, or convert it where you trust it: model.save_pretrained(DIR)",
+        )
+    return ModelError(f"model {name}: has no .safetensors weights.", "Give the folder that `save_pretrained` wrote.")
+
+
+def _safetensors_header(file: Path, problems: list[CaiError]) -> dict[str, Any] | None:
+    """Names and shapes of a safetensors file's tensors; None, and a problem, if the file is not whole."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(8)
+            length = int.from_bytes(start, "little")
+            text = opened.read(length) if length < _LONGEST_HEADER_BYTES else b""
+        size = file.stat().st_size
+    except OSError as error:
+        problems.append(ModelError(f"{file}: cannot be read: {error.strerror}.", "Check the file's permissions."))
+        return None
+    if start.startswith(b"version "):
+        problems.append(ModelError(f"{file}: is a Git LFS pointer, not the weights.", "Fetch them: git lfs pull"))
+        return None
+    try:
+        header: dict[str, Any] = json.loads(text)
+        end = (
+            8 + length + max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        header, end = {}, size + 1
+    if size < end:
+        problems.append(ModelError(f"{file}: is cut off or damaged ({size:,} bytes).", "Download or save it again."))
+        return None
+    return header
+
+
+def _adapter_place(spec: ModelSpec, problems: list[CaiError]) -> Path | None:
+    if spec.adapter is None:
+        return None
+    path = Path(spec.adapter).expanduser()
+    if path.is_dir():
+        return path
+    if spec.adapter == FEEDBACK_ADAPTER:
+        if shipped_adapter().is_dir():
+            return shipped_adapter()
+        problems.append(
+            ModelError("adapter feedback: this installation comes without it.", "Install the package again, or train one.")
+        )
+    elif is_path(spec.adapter):
+        hint = f"Give an adapter folder, a hub id or `{FEEDBACK_ADAPTER}`, the shipped one."
+        problems.append(ModelError(f"adapter {spec.adapter}: there is no such folder.", hint))
+    elif hub_offline():
+        problems.append(ModelError(f"adapter {spec.adapter}: {unreachable()}", unreachable_hint(spec.adapter)))
+    return None
+
+
+def _check_adapter(adapter: Path, model: Path | None, spec: ModelSpec, problems: list[CaiError]) -> None:
+    if _read_json(adapter / "adapter_config.json", problems) is None:
+        if not (adapter / "adapter_config.json").exists():
+            problems.append(
+                ModelError(
+                    f"adapter {adapter}: has no adapter_config.json.", "Give the folder that peft's `save_pretrained` wrote."
+                )
+            )
+        return
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        problems.append(_no_safetensors(f"adapter {adapter}", pickled=(adapter / "adapter_model.bin").is_file()))
+        return
+    header = _safetensors_header(weights, problems)
+    config = _read_json(model / "config.json", []) if model else None
+    if header is None or config is None:
+        return
+    hidden = config.get("hidden_size")
+    for name, entry in header.items():
+        # The input of a query projection is as wide as the model, whatever the family.
+        if re.search(r"q_proj\.lora_A", name) and isinstance(hidden, int) and entry["shape"][1] != hidden:
+            problems.append(
+                ModelError(
+                    f"adapter {adapter}: was trained on a model {entry['shape'][1]} wide; {spec.name} is {hidden} wide.",
+                    "Use the adapter with the model it was trained on (adapter_config.json names it).",
+                )
+            )
+            return
+
+
+def _check_template_file(file: Path, problems: list[CaiError]) -> None:
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        # Parsed, not rendered; the extension lets transformers' {% generation %} blocks through.
+        text = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", file.read_text(encoding="utf-8"))
+        Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(text)  # noqa: S701 - not HTML
+    except OSError as error:
+        problems.append(ModelError(f"{file}: the chat template cannot be read: {error.strerror}.", "Check `chat_template`."))
+    except UnicodeDecodeError:
+        problems.append(ModelError(f"{file}: the chat template is not UTF-8 text.", "Save it as UTF-8."))
+    except TemplateSyntaxError as error:
+        problems.append(ModelError(f"{file}:{error.lineno}: not a jinja template: {error.message}.", "Mend the template."))
+
+
+def _read_json(file: Path, problems: list[CaiError]) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError as error:
+        problems.append(ModelError(f"{file}: is not JSON: {error}.", "Download or save the model again."))
+        return None
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else None

@@ -1,0 +1,275 @@
+"""Loads models and tokenizers: safetensors only, no code from repositories, precision and threads chosen for the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from cai.errors import ModelError, ProblemList
+from cai.models.chat import ChatTokenizer
+from cai.models.checking import check_model
+from cai.models.fingerprints import files_digest, text_digest
+from cai.models.resolving import ModelPlace, resolve
+from cai.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SMALL_MODEL_PARAMETERS = 20_000_000
+"""Below this a second thread costs more than it brings: a tiny model's layers take microseconds."""
+_MERGE_IN_FLOAT32_BYTES = 4 * 1024**3
+_THREADS = torch.get_num_threads()
+
+
+@dataclass
+class LoadedModel:
+    """A model ready for use. Weights are read at the first use of `model`: a run whose calls are all remembered needs none.
+
+    Args:
+        spec: As it was asked for.
+        place: Where the files lie.
+        tokenizer: With the chat template.
+        fingerprint: Identifies weights, adapter, precision, tokenizer and template.
+        device: Where the weights go.
+        dtype: Their precision.
+        merge: Whether an adapter is merged into the weights (for inference) or kept apart (for training).
+    """
+
+    spec: ModelSpec
+    place: ModelPlace
+    tokenizer: ChatTokenizer
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+    merge: bool = True
+    config: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def source(self) -> str:
+        """Where the weights came from, in words for the manifest."""
+        return self.place.source
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer the model was made for, in tokens."""
+        return context_length(self.config)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The weights, in evaluation mode.
+
+        Raises:
+            ModelError: If the files cannot be loaded as a causal language model.
+        """
+        model = load_weights(self.place, self.device, self.dtype, merge=self.merge)
+        choose_threads(sum(weight.numel() for weight in model.parameters()), self.device)
+        return model
+
+
+def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
+    """Find a model, check it, load its tokenizer; its weights follow at the first use of `.model`.
+
+    Raises:
+        ModelError: One problem, with what to do.
+        ProblemList: Several.
+    """
+    problems = check_model(spec)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ProblemList(f"The model {spec} cannot be used:", problems)
+    place = resolve(spec)
+    # What came from the hub or a GGUF file could not be checked before it was here.
+    if problems := check_model(spec.model_copy(update={"name": str(place.folder)})):
+        raise ProblemList(f"The model {spec} cannot be used:", problems)
+    config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
+    device = choose_device(spec)
+    dtype = choose_dtype(spec, device)
+    tokenizer = _load_tokenizer(spec, place)
+    fingerprint = model_fingerprint(place, dtype, tokenizer)
+    return LoadedModel(spec, place, tokenizer, fingerprint, device, dtype, merge, config)
+
+
+def load_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
+    """As `open_model`, with the weights read now."""
+    loaded = open_model(spec, merge=merge)
+    _ = loaded.model
+    return loaded
+
+
+def load_tokenizer(spec: ModelSpec) -> ChatTokenizer:
+    """Only the tokenizer, with its chat template.
+
+    Raises:
+        ModelError: If it cannot be found or read, or has no chat template though one is asked for.
+    """
+    return _load_tokenizer(spec, resolve(spec))
+
+
+def load_weights(place: ModelPlace, device: torch.device, dtype: torch.dtype, *, merge: bool = True) -> PreTrainedModel:
+    """The model itself, in evaluation mode, its adapter merged in or (with `merge=False`) around it as a `PeftModel`."""
+    from transformers import AutoModelForCausalLM
+
+    # Adding a small update to bfloat16 weights loses most of its bits, so small models are merged in float32 and cast then.
+    weights_bytes = sum(file.stat().st_size for file in place.folder.glob("*.safetensors"))
+    first_dtype = torch.float32 if place.adapter and merge and weights_bytes < _MERGE_IN_FLOAT32_BYTES else dtype
+    with _quiet():
+        try:
+            model = cast("Any", AutoModelForCausalLM).from_pretrained(
+                str(place.folder),
+                dtype=first_dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+            if place.adapter is not None:
+                model = _add_adapter(model, place.adapter, merge=merge)
+            model = model.to(device=device, dtype=dtype) if merge or place.adapter is None else model.to(device)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"model {place.folder}: does not fit on {device}.", "Use a smaller model or another device."
+            ) from error
+        except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError) as error:
+            raise ModelError(
+                f"model {place.folder}: cannot be loaded: {_first_line(error)}",
+                "It must be a causal language model that transformers itself knows; code from repositories is never run.",
+            ) from error
+    return model.eval()
+
+
+def model_fingerprint(place: ModelPlace, dtype: torch.dtype, tokenizer: ChatTokenizer) -> str:
+    """SHA-256 over contents of weights, config and adapter, the precision, and the tokenizer with its template.
+
+    Where the files lie and on which device they run does not matter.
+    """
+    config = place.folder / "config.json"
+    generation = place.folder / "generation_config.json"
+    weights = files_digest([*place.folder.glob("*.safetensors"), config, *([generation] if generation.is_file() else [])])
+    adapter = place.adapter
+    added = files_digest([adapter / "adapter_model.safetensors", adapter / "adapter_config.json"]) if adapter else ""
+    return text_digest(weights, added, str(dtype), tokenizer.template_fingerprint)
+
+
+def choose_device(spec: ModelSpec) -> torch.device:
+    """The device asked for; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        ModelError: If a device is asked for that is not there.
+    """
+    if spec.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(spec.device)
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+    }
+    if not there[device.type]:
+        raise ModelError(
+            f"device {spec.device}: this machine (or this build of torch) has none.", "Use `device: auto` or `cpu`."
+        )
+    return device
+
+
+def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
+    """The precision asked for; "auto" is bfloat16 on GPUs, and on CPUs that multiply it themselves (1.5 to 2 times as fast)."""
+    if spec.dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[spec.dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type != "cpu":
+        return torch.float32
+    able = cpu_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """What torch says this processor can do; empty where it does not say."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return dict(ask())
+    old = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return {"avx512_bf16": bool(old())} if old is not None else {}
+
+
+def choose_threads(parameters: int, device: torch.device) -> None:
+    """One thread for tiny models on the CPU, the process's own number for others; `OMP_NUM_THREADS` is respected."""
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1 if parameters < SMALL_MODEL_PARAMETERS else _THREADS)
+
+
+def context_length(config: dict[str, Any]) -> int:
+    """Positions the model has, from its config; 2,048 where it does not say."""
+    text: dict[str, Any] = config.get("text_config") or config
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length"):
+        value = text.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
+
+
+def _load_tokenizer(spec: ModelSpec, place: ModelPlace) -> ChatTokenizer:
+    from transformers import AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = cast("Any", AutoTokenizer).from_pretrained(
+                str(place.folder), trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:  # tokenizers raises bare Exceptions for damaged files
+            raise ModelError(
+                f"model {place.folder}: its tokenizer cannot be loaded: {_first_line(error)}", "Save or download it again."
+            ) from error
+    template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
+    return ChatTokenizer(
+        tokenizer,
+        name=spec.name,
+        plain=spec.base_model_form == "plain",
+        chat_template=template,
+        thinking=spec.thinking,
+        eos_ids=_end_tokens(place.folder),
+    )
+
+
+def _end_tokens(folder: Path) -> list[int]:
+    """End-of-text tokens that the model's own generation settings name."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return []
+    named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    ids = cast("list[object]", named) if isinstance(named, list) else [named]
+    return [token for token in ids if isinstance(token, int)]
+
+
+def _add_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
+    from peft import PeftModel
+
+    wrapped = cast("Any", PeftModel).from_pretrained(model, str(adapter), is_trainable=not merge, use_safetensors=True)
+    return wrapped.merge_and_unload() if merge else wrapped
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+
+
+class _quiet:  # noqa: N801 - reads as a statement
+    """No progress bars of transformers: progress is the command line's to show."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._was_on = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        if self._was_on:
+            logging.enable_progress_bar()
