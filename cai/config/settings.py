@@ -1,0 +1,73 @@
+"""A run's configuration: the stages' own settings, composed. Importing it loads no model library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cai.data.filters import FilterRules
+from cai.data.prompts import PromptsSource
+from cai.evaluation.settings import EvaluationSettings
+from cai.labels.settings import LabelSettings
+from cai.loop.settings import LoopSettings
+from cai.models.spec import ModelSpec
+from cai.training.settings import DPOSettings, SFTSettings
+
+
+class LabSettings(BaseModel):
+    """Prompts from the lab's small world, whose exact truth decides before and after."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: Annotated[int, Field(ge=1, le=100_000, description="Prompts to draw, spread over the world's families.")] = 240
+    seed: Annotated[int, Field(ge=0, description="Which prompts; the evaluation never uses a prompt drawn here.")] = 0
+
+
+class EngineSettings(BaseModel):
+    """How the local engine batches. None of it changes a text in float32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch: Annotated[int, Field(ge=1, le=4096, description="Rows decoded together; out of memory halves it and goes on.")] = 64
+    batch_tokens: Annotated[int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")] = None
+
+
+class RunConfig(BaseModel):
+    """Everything that determines a run. Same config, same prompts, same models, same files: same result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Annotated[Path, Field(description="Folder of the run: made when missing, resumed when there.")] = Path("runs/run")
+    seed: Annotated[int, Field(ge=0, description="Draws principles and sampling noise.")] = 0
+    constitution: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, description="Principle files and folders; `shipped` or `shipped:NAME` for those that come along."),
+    ] = ("shipped",)
+    principles: Annotated[tuple[str, ...], Field(description="Ids of the principles to use; none means all of them.")] = ()
+    policy: Annotated[ModelSpec, Field(description="The model that drafts and is trained.")]
+    feedback: Annotated[ModelSpec | None, Field(description="The model that critiques, revises and labels; null: the policy.")] = None
+    engine: EngineSettings = EngineSettings()
+    prompts: Annotated[PromptsSource | None, Field(description="Your prompts. Give either this or `lab`.")] = None
+    lab: Annotated[LabSettings | None, Field(description="Prompts from the lab's world. Give either this or `prompts`.")] = None
+    holdout_share: Annotated[
+        float, Field(ge=0.0, le=0.5, description="Share of `prompts` kept out of training, for before and after.")
+    ] = 0.1
+    loop: LoopSettings = LoopSettings()
+    labels: LabelSettings = LabelSettings()
+    filters: FilterRules = FilterRules()
+    sft: Annotated[SFTSettings | None, Field(description="Supervised fine-tuning on the revisions before DPO; null: none.")] = None
+    dpo: Annotated[DPOSettings | None, Field(description="Preference training; null: none.")] = DPOSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export_format: Annotated[Literal["jsonl", "parquet", "both"], Field(description="Files of the data sets.")] = "jsonl"
+
+    @property
+    def feedback_or_policy(self) -> ModelSpec:
+        return self.feedback or self.policy
+
+    @model_validator(mode="after")
+    def _one_source_of_prompts(self) -> RunConfig:
+        if (self.prompts is None) == (self.lab is None):
+            raise ValueError("give exactly one of `prompts` and `lab`")
+        return self

@@ -1,0 +1,192 @@
+"""Lessons to training rows: one shared prefix, several branches that see the prefix and themselves only.
+
+Knows the frozen feedback format and the chat template; knows no model. A row's tokens are exactly those of its branches'
+whole rendered conversations, so that training sees what inference sees: the prefix is the longest run of tokens that all
+branches have in common, and each branch is the rest of its own conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from constitution.messages import Message, assistant, user
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION = 'Check your last reply against one principle. Say what it asks here, then "Nothing to change." or "Fault:" and why.'
+DEFAULT_CRITIQUE_REQUEST = "Does the reply follow this principle?"
+DEFAULT_REVISION_REQUEST = "Rewrite the reply so that it follows the principle."
+
+
+class Part(IntEnum):
+    """What a token is to the loss. `PROMPT` is read only; the others are learned."""
+
+    PROMPT = 0
+    GROUND = 1
+    """The critique up to the verdict: what the principle asks here and the facts that decide it."""
+    VERDICT = 2
+    """The one token that decides: " Nothing" or " Fault"."""
+    FAULT = 3
+    """The rest of the critique, its end-of-turn token included."""
+    REVISION = 4
+    """The revised reply, its end-of-turn token included."""
+
+
+class BranchLike(Protocol):
+    """One principle applied to the reply; see `cai.lab.teacher.Branch`."""
+
+    @property
+    def principle(self) -> str: ...
+    @property
+    def critique_request(self) -> str | None: ...
+    @property
+    def revision_request(self) -> str | None: ...
+    @property
+    def critique(self) -> str: ...
+    @property
+    def verdict_start(self) -> int: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
+class LessonLike(Protocol):
+    """A reply and the branches that judge it; see `cai.lab.teacher.Lesson`."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def branches(self) -> Sequence[BranchLike]: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed lesson of T tokens: the prefix, then its branches one after another.
+
+    Attributes:
+        ids: [T] token ids.
+        positions: [T] position of each token in its own plain conversation, from 0.
+        parts: [T] `Part` of each token.
+        prefix: Number of shared tokens at the start.
+        lengths: Tokens of each branch; `prefix + sum(lengths) == T`.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    parts: torch.Tensor
+    prefix: int
+    lengths: tuple[int, ...]
+
+    def mask(self) -> torch.Tensor:
+        """[T, T] bool, True where token i (row) may look at token j (column): causal, and never into another branch."""
+        owner = torch.zeros(len(self.ids), dtype=torch.long)
+        at = self.prefix
+        for number, length in enumerate(self.lengths, start=1):
+            owner[at : at + length] = number
+            at += length
+        same = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
+        return same.tril()
+
+    def predictors(self) -> torch.Tensor:
+        """[n] for each learned token, the index of the token whose hidden state predicts it (its predecessor)."""
+        learned = self.parts.nonzero()[:, 0]
+        before = learned - 1
+        starts = torch.tensor(self.lengths).cumsum(0) - torch.tensor(self.lengths) + self.prefix
+        for start in starts.tolist():
+            before[learned == start] = self.prefix - 1
+        return before
+
+
+def critique_turn(principle: str, critique_request: str | None = None) -> Message:
+    """The user turn that asks for a critique of the last reply under one principle."""
+    return user(f"{INSTRUCTION}\n\nPrinciple: {principle}\n{critique_request or DEFAULT_CRITIQUE_REQUEST}")
+
+
+def revision_turn(revision_request: str | None = None) -> Message:
+    """The user turn that asks for the new reply after a fault was found."""
+    return user(f"{revision_request or DEFAULT_REVISION_REQUEST} Write only the new reply.")
+
+
+def conversation(messages: Sequence[Message], branch: BranchLike) -> tuple[Message, ...]:
+    """The plain conversation of one branch, as the loop holds it: reply, critique request, critique, revision."""
+    turns = (*messages, critique_turn(branch.principle, branch.critique_request), assistant(branch.critique))
+    if branch.revision is None:
+        return turns
+    return (*turns, revision_turn(branch.revision_request), assistant(branch.revision))
+
+
+def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation_prompt: bool = False) -> str:
+    """The conversation as text, by the tokenizer's own chat template."""
+    raw = [turn.model_dump() for turn in turns]
+    text = tokenizer.apply_chat_template(raw, tokenize=False, add_generation_prompt=generation_prompt)
+    assert isinstance(text, str)
+    return text
+
+
+def encode_branch(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], branch: BranchLike) -> tuple[list[int], list[int]]:
+    """Token ids and parts of one branch's whole conversation.
+
+    Raises:
+        ValueError: The critique has no verdict where `verdict_start` says.
+    """
+    if not branch.critique[branch.verdict_start :].startswith(("Nothing to change.", "Fault:")):
+        raise ValueError(f"no verdict at character {branch.verdict_start} of the critique {branch.critique!r}")
+    turns = conversation(messages, branch)
+    text = render(tokenizer, turns)
+    n = len(messages)
+    critique = len(render(tokenizer, turns[: n + 1], generation_prompt=True))
+    verdict = critique + branch.verdict_start
+    critique_end = critique + len(branch.critique)
+    revision, revision_end = len(text) + 1, len(text) + 1
+    if branch.revision is not None:
+        revision = len(render(tokenizer, turns[: n + 3], generation_prompt=True))
+        revision_end = revision + len(branch.revision)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = encoded["input_ids"]
+    parts: list[int] = []
+    decided = False
+    for start, end in encoded["offset_mapping"]:
+        # the end-of-turn token begins exactly at a content's end and is learned too: the model must know when to stop
+        if end <= critique or start > critique_end and end <= revision or start > revision_end:
+            parts.append(Part.PROMPT)
+        elif start >= revision:
+            parts.append(Part.REVISION)
+        elif end <= verdict:
+            parts.append(Part.GROUND)
+        elif not decided:
+            parts.append(Part.VERDICT)
+            decided = True
+        else:
+            parts.append(Part.FAULT)
+    return ids, parts
+
+
+def pack(tokenizer: PreTrainedTokenizerBase, lesson: LessonLike) -> Row:
+    """One lesson as one row."""
+    encoded = [encode_branch(tokenizer, lesson.messages, branch) for branch in lesson.branches]
+    prefix = min(next(i for i, part in enumerate(parts) if part) for _, parts in encoded)
+    first = encoded[0][0]
+    for ids, _ in encoded[1:]:
+        prefix = next((i for i in range(prefix) if ids[i] != first[i]), prefix)
+    ids = first[:prefix]
+    positions = list(range(prefix))
+    parts = [int(Part.PROMPT)] * prefix
+    for branch_ids, branch_parts in encoded:
+        ids += branch_ids[prefix:]
+        parts += branch_parts[prefix:]
+        positions += range(prefix, len(branch_ids))
+    lengths = tuple(len(branch_ids) - prefix for branch_ids, _ in encoded)
+    return Row(torch.tensor(ids), torch.tensor(positions), torch.tensor(parts), prefix, lengths)
+
+
+def batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """`size` rows at a time, in order; a last short batch is left out."""
+    stream = iter(rows)
+    while len(batch := list(islice(stream, size))) == size:
+        yield batch
