@@ -47,7 +47,12 @@ class Round(Record):
     critique: str
     verdict: Verdict
     revision: str | None
-    """None when there was nothing to change."""
+    """None when there was nothing to change, or when the revision was empty (then `note` says so)."""
+    critique_cut: bool = False
+    """The critique was cut at its token limit."""
+    revision_cut: bool = False
+    note: str = ""
+    """What was done to the texts besides (an empty revision left out, a label taken off its front)."""
 
 
 class RevisionRecord(Record):
@@ -60,6 +65,8 @@ class RevisionRecord(Record):
     tags: tuple[str, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
     draft: str
+    draft_cut: bool = False
+    """The draft was cut at its token limit: not a whole answer."""
     rounds: tuple[Round, ...]
 
     @property
@@ -71,6 +78,12 @@ class RevisionRecord(Record):
     @property
     def changed(self) -> bool:
         return any(r.revision is not None for r in self.rounds)
+
+    @property
+    def final_cut(self) -> bool:
+        """Whether the final text was cut at its token limit."""
+        revised = [r for r in self.rounds if r.revision is not None]
+        return revised[-1].revision_cut if revised else self.draft_cut
 
 
 Method: TypeAlias = Literal["letters", "pointwise"]
