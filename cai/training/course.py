@@ -14,17 +14,17 @@ from typing import Any, cast
 import torch
 
 from cai.errors import TrainingError
-from cai.models.spec import ModelSpec
+from cai.models.loading import LoadedModel
 from cai.training.folder import TrainingFolder, disk_errors, locked
 from cai.training.logps import ReplyScorer, choose_layout
 from cai.training.objectives import Objective
 from cai.training.packing import Layout
 from cai.training.plan import Step
-from cai.training.policy import Policy, save_policy
+from cai.training.policy import Policy, load_policy, save_policy
 from cai.training.reference import ReferenceCache, reference_logps
 from cai.training.results import DroppedRow, OnEvent, TrainingResult
 from cai.training.rows import PairRow, ReplyRow, TrainingRow
-from cai.training.settings import DPOSettings, SFTSettings, TrainingSettings
+from cai.training.settings import DPOSettings, SFTSettings
 from cai.training.trainer import StepTrainer, refuse_broken_weights, training_arguments
 
 # These change how a run is computed or kept, not what it computes: a resumed run may have others.
@@ -41,8 +41,7 @@ class Course:
     """What is trained on what.
 
     Args:
-        spec: The model's name, for saving.
-        policy: The model.
+        model: The policy before training, its weights not read yet.
         rows: Pairs or supervised rows.
         anchors: Kept drafts, for preference training.
         dropped: Rows that were left out before.
@@ -51,8 +50,7 @@ class Course:
         settings: Of the stage.
     """
 
-    spec: ModelSpec
-    policy: Policy
+    model: LoadedModel
     rows: Sequence[TrainingRow]
     anchors: Sequence[ReplyRow]
     dropped: Sequence[DroppedRow]
@@ -63,13 +61,11 @@ class Course:
     def fingerprint(self) -> str:
         """Hash of all that decides the trained weights."""
         settings = {
-            name: value
-            for name, value in self.settings.model_dump(mode="json").items()
-            if name not in _NOT_PART_OF_THE_RUN
+            name: value for name, value in self.settings.model_dump(mode="json").items() if name not in _NOT_PART_OF_THE_RUN
         }
         rows = [[row.uid, row.replica, row.group.prompt_ids, row.group.replies, _strength(row)] for row in self.rows]
         anchors = [[row.uid, row.replica, row.group.prompt_ids, row.group.replies] for row in self.anchors]
-        content = [1, type(self.settings).__name__, self.policy.fingerprint, str(self.policy.dtype), settings, rows, anchors]
+        content = [1, type(self.settings).__name__, self.model.fingerprint, settings, rows, anchors]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -86,7 +82,7 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
     from accelerate import PartialState
 
     torch.set_flush_denormal(True)  # saturated pairs have denormal gradients, which CPUs compute a hundred times slower
-    main_process = PartialState(cpu=course.policy.device.type == "cpu").is_main_process
+    main_process = PartialState(cpu=course.model.device.type == "cpu").is_main_process
     folder = TrainingFolder(output_folder, course.fingerprint())
     with disk_errors(output_folder), locked(output_folder, main_process=main_process), _memory_errors():
         if resume and (result := folder.finished()) is not None:
@@ -96,9 +92,9 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
 
 def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: OnEvent | None) -> TrainingResult:
     started = time.monotonic()
-    settings, policy = course.settings, course.policy
+    settings, policy = course.settings, load_policy(course.model, course.settings)
     checkpoint = folder.resumable() if resume else None
-    arguments = training_arguments(settings, len(course.plan), folder.checkpoints, policy.device)
+    arguments = training_arguments(settings, len(course.plan), folder.checkpoints, course.model.device)
     warnings: list[str] = []
     if arguments.process_index == 0 and folder.prepare(checkpoint[1] if checkpoint else None) and resume:
         warnings.append("the folder held a run on other rows, model or settings; training started from the beginning")
@@ -108,7 +104,7 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
     policy.model.to(device)
     with policy.as_reference():
         layout, reason = choose_layout(policy.model, scorer, groups, device)
-    rows, computed = _with_reference(course, folder, scorer, layout, arguments, on_event)
+    rows, computed = _with_reference(course, policy, folder, scorer, layout, arguments, on_event)
     trainer = StepTrainer(
         policy.model,
         arguments,
@@ -134,14 +130,14 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
     result = TrainingResult(
         fingerprint=folder.fingerprint,
         folder=folder.path,
-        adapter=folder.adapter if policy.has_adapter else None,
+        adapter=folder.adapter if policy.has_adapter and course.model.spec.adapter is None else None,
         steps=len(course.plan),
         resumed_from_step=checkpoint[1] if checkpoint else 0,
         trained_rows=len(course.rows),
         anchors=len(course.anchors),
         dropped=tuple(course.dropped),
         layout=layout,
-        dtype=str(policy.dtype).removeprefix("torch."),
+        dtype=str(course.model.dtype).removeprefix("torch."),
         reference_computed=computed,
         first_metrics=lines[0] if lines else {},
         last_metrics=lines[-1] if lines else {},
@@ -149,22 +145,28 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
         seconds=round(time.monotonic() - started, 3),
     )
     if trainer.is_world_process_zero():
-        save_policy(policy, course.spec, folder.path, folder.adapter, merge=settings.merge)
+        save_policy(policy, folder.path, folder.adapter, merge=settings.merge)
         folder.finish(result)
     trainer.accelerator.wait_for_everyone()
     return result
 
 
 def _with_reference(
-    course: Course, folder: TrainingFolder, scorer: ReplyScorer, layout: Layout, arguments: Any, on_event: OnEvent | None
+    course: Course,
+    policy: Policy,
+    folder: TrainingFolder,
+    scorer: ReplyScorer,
+    layout: Layout,
+    arguments: Any,
+    on_event: OnEvent | None,
 ) -> tuple[list[TrainingRow], int]:
     """The rows, pairs among them with their reference log-probabilities, and how many of these had to be computed."""
     pairs = [row for row in course.rows if isinstance(row, PairRow)]
     if not pairs or not isinstance(course.settings, DPOSettings):
         return list(course.rows), 0
-    policy, settings = course.policy, course.settings
+    settings = course.settings
     cache_folder = folder.path / "reference" if settings.reference_cache is None else Path(settings.reference_cache)
-    cache = ReferenceCache(cache_folder, f"{policy.fingerprint} {policy.dtype} {layout}")
+    cache = ReferenceCache(cache_folder, f"{course.model.fingerprint} {layout}")
     with policy.as_reference():
         found, computed = reference_logps(
             policy.model,

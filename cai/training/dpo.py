@@ -11,7 +11,7 @@ from cai.records import PreferenceRecord, SFTRecord
 from cai.training.course import Course, run_course
 from cai.training.objectives import PreferenceObjective
 from cai.training.plan import plan_steps
-from cai.training.policy import load_policy
+from cai.training.policy import open_policy
 from cai.training.results import OnEvent, TrainingResult
 from cai.training.rows import describe_dropped, encode_pairs, encode_replies
 from cai.training.settings import DPOSettings
@@ -47,11 +47,14 @@ def train_dpo(
         TrainingError: No pair is left to train on; the loss stopped being finite; the folder cannot be used.
         ProblemList: Rows are too long and `overlong` is "refuse".
     """
-    policy = load_policy(model_spec, settings)
-    rows, dropped = encode_pairs(pairs, policy.chat, settings, settings.max_p_chosen)
-    kept, dropped_anchors = encode_replies(anchors, policy.chat, settings, kind="anchor")
+    model = open_policy(model_spec, settings)
+    longest = min(settings.max_length_tokens, model.context_tokens)
+    rows, dropped = encode_pairs(pairs, model.tokenizer, settings, longest, max_p_chosen=settings.max_p_chosen)
+    kept, dropped_anchors = encode_replies(anchors, model.tokenizer, settings, longest, kind="anchor")
     if not rows:
-        raise TrainingError(f"there is no pair to train on{describe_dropped(dropped)}", "label more items, or raise max_length_tokens")
+        raise TrainingError(
+            f"there is no pair to train on{describe_dropped(dropped)}", "label more items, or raise max_length_tokens"
+        )
     used = kept if settings.anchor_weight > 0 and settings.anchors_per_pair > 0 else []
     plan = plan_steps(
         len(rows),
@@ -62,5 +65,5 @@ def train_dpo(
         anchors_per_row=settings.anchors_per_pair,
     )
     objective = PreferenceObjective(settings)
-    course = Course(model_spec, policy, rows, used, (*dropped, *dropped_anchors), plan, objective, settings)
+    course = Course(model, rows, used, (*dropped, *dropped_anchors), plan, objective, settings)
     return run_course(course, Path(output_folder), resume=resume, on_event=on_event)

@@ -1,12 +1,12 @@
 """The folder a training run writes: what is in it, what is finished, what can be resumed.
 
-    config.json, *.safetensors, tokenizer …   the trained model, for `from_pretrained`
-    adapter/                                  the LoRA adapter alone
-    metrics.jsonl                             one line for each logged step
-    reference/                                log-probabilities under the reference model
-    checkpoints/                              while training is not finished
-    run.json                                  fingerprint of what is trained on what, written first
-    training.json                             the result, written last: its presence means that the rest is whole
+config.json, *.safetensors, tokenizer …   the trained model, for `from_pretrained`
+adapter/                                  the LoRA adapter alone
+metrics.jsonl                             one line for each logged step
+reference/                                log-probabilities under the reference model
+checkpoints/                              while training is not finished
+run.json                                  fingerprint of what is trained on what, written first
+training.json                             the result, written last: its presence means that the rest is whole
 """
 
 from __future__ import annotations
@@ -144,5 +144,3 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise TrainingError(
             f"{where}: {error.strerror or error}", "make room or mend the folder's rights, then run again: it resumes"
         ) from error
-
-

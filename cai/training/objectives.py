@@ -102,9 +102,7 @@ class PreferenceObjective:
         p_chosen_B = torch.tensor([pair.p_chosen for pair in pairs], dtype=torch.float64, device=chosen_B.device)
         ref_chosen_B, ref_rejected_B = reference_B2.unbind(-1)
         of_pairs = sigmoid_preference_loss if settings.loss == "sigmoid" else ipo_preference_loss
-        losses_B = of_pairs(
-            chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, beta=settings.beta, p_chosen_B=p_chosen_B
-        )
+        losses_B = of_pairs(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, beta=settings.beta, p_chosen_B=p_chosen_B)
         nll_B = -chosen_B / chosen_tokens_B
         loss = (losses_B.sum() + settings.nll_weight * nll_B.sum()) / step.pairs
         with torch.no_grad():

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from cai.errors import ModelError, TrainingError
-from cai.models.chat import ChatTokenizer
-from cai.models.loading import load_model
+from cai.models.loading import LoadedModel, open_model
 from cai.models.spec import ModelSpec
 from cai.training.settings import LoraSettings, TrainingSettings
 
@@ -24,21 +23,13 @@ class Policy:
 
     Args:
         model: With LoRA a peft model, its new adapter still an exact zero.
-        chat: Its tokenizer and chat form.
-        fingerprint: Of the weights before training (an adapter named in the spec is part of them) and of the tokenizer.
-        device: Where it is.
-        dtype: Of the forward pass.
-        compute_dtype: Autocast to this; None where weights have the dtype of the forward pass already.
-        stored_dtype: In which the whole model is saved.
+        opened: What it was made from: tokenizer, fingerprint before training, precision of the forward pass.
+        compute_dtype: Autocast to this; None where weights have the precision of the forward pass already.
     """
 
     model: nn.Module
-    chat: ChatTokenizer
-    fingerprint: str
-    device: torch.device
-    dtype: torch.dtype
+    opened: LoadedModel
     compute_dtype: torch.dtype | None
-    stored_dtype: torch.dtype
 
     @contextlib.contextmanager
     def as_reference(self) -> Generator[None]:
@@ -54,28 +45,43 @@ class Policy:
         return hasattr(self.model, "disable_adapter")
 
 
-def load_policy(spec: ModelSpec, settings: TrainingSettings) -> Policy:
-    """Load the model and make it trainable.
+def open_policy(spec: ModelSpec, settings: TrainingSettings) -> LoadedModel:
+    """Find model and tokenizer in the precision of the forward pass; no weights are read yet.
 
-    With LoRA, the frozen weights are kept in the precision of the forward pass and the adapter in float32. Without, weights
-    are float32 and the forward pass is autocast: AdamW steps are smaller than bfloat16's resolution. An adapter that the spec
-    names is merged first: it is part of the reference.
+    An adapter that the spec names is merged in: it is part of the policy before training, and so of the reference.
 
     Raises:
-        ModelError: If the model cannot be found or loaded.
+        ModelError: If the model cannot be found.
+        TrainingError: If only an adapter is to be saved, which would lie on top of another one.
+    """
+    if spec.adapter is not None and settings.lora is not None and not settings.merge:
+        raise TrainingError(
+            f"{spec}: the new adapter would only fit the model with {spec.adapter} merged in", "set merge to true"
+        )
+    opened = open_model(spec.model_copy(update={"dtype": settings.dtype if settings.dtype != "auto" else spec.dtype}))
+    if opened.dtype == torch.float16:  # its gradients underflow; machines that know no bfloat16 train in float32
+        opened = open_model(spec.model_copy(update={"dtype": "float32"}))
+    return opened
+
+
+def load_policy(opened: LoadedModel, settings: TrainingSettings) -> Policy:
+    """Read the weights and make them trainable.
+
+    With LoRA, the frozen weights are kept in the precision of the forward pass and the adapter in float32. Without, weights
+    are float32 and the forward pass is autocast: AdamW's steps are smaller than bfloat16's resolution.
+
+    Raises:
+        ModelError: If the model cannot be loaded.
         TrainingError: If its modules cannot be adapted as asked.
     """
-    dtype = settings.dtype if settings.dtype != "auto" else spec.dtype
-    wanted = spec.model_copy(update={"dtype": dtype})
-    loaded = load_model(wanted, merge=True)
-    forward_dtype = loaded.dtype
-    stored_dtype = loaded.dtype
-    if settings.lora is None and loaded.dtype != torch.float32:
-        loaded = load_model(spec.model_copy(update={"dtype": "float32"}), merge=True)
+    full = settings.lora is None
+    loaded = opened
+    if full and opened.dtype != torch.float32:
+        loaded = open_model(opened.spec.model_copy(update={"dtype": "float32"}))
     model = cast("Any", loaded.model)
     model.config.use_cache = False
     for parameter in model.parameters():
-        parameter.requires_grad_(settings.lora is None)
+        parameter.requires_grad_(full)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -83,10 +89,7 @@ def load_policy(spec: ModelSpec, settings: TrainingSettings) -> Policy:
     if settings.lora is not None:
         model = _with_adapter(model, settings.lora)
     _switch_dropout_off(model)
-    compute_dtype = forward_dtype if settings.lora is None and forward_dtype != torch.float32 else None
-    return Policy(
-        model, loaded.tokenizer, loaded.fingerprint, torch.device(loaded.device), forward_dtype, compute_dtype, stored_dtype
-    )
+    return Policy(model, opened, None if loaded is opened else opened.dtype)
 
 
 def _with_adapter(model: Any, lora: LoraSettings) -> Any:
@@ -97,7 +100,12 @@ def _with_adapter(model: Any, lora: LoraSettings) -> Any:
     if isinstance(target, list) and (absent := sorted(set(target) - names)):
         raise TrainingError(f"lora.target: the model has no modules named {', '.join(absent)}", 'use "all-linear"')
     config = LoraConfig(
-        r=lora.r, lora_alpha=cast("int", lora.alpha), target_modules=target, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=cast("int", lora.alpha),
+        target_modules=target,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(model, config)
@@ -115,33 +123,34 @@ def _switch_dropout_off(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def save_policy(policy: Policy, spec: ModelSpec, folder: Path, adapter: Path, *, merge: bool) -> Path | None:
+def save_policy(policy: Policy, folder: Path, adapter: Path, *, merge: bool) -> Path | None:
     """Save the trained model into `folder`, safetensors only, with tokenizer and chat template.
 
     With LoRA the adapter goes into `adapter`; with `merge` it is also added to the weights, in float32 before they are
     rounded to the model's precision, and the whole model saved. The policy cannot be used afterwards.
 
     Returns:
-        The adapter's folder, or None without LoRA.
+        The adapter's folder; None without LoRA, or where the adapter alone would not fit the model it started from.
     """
     model = cast("Any", policy.model)
-    saved_adapter = adapter if policy.has_adapter else None
-    tokenizer = policy.chat.tokenizer
-    if saved_adapter is not None:
-        model.save_pretrained(adapter)
-        # peft writes a model card of placeholders and our temporary base name.
-        (adapter / "README.md").unlink(missing_ok=True)
+    spec, tokenizer = policy.opened.spec, policy.opened.tokenizer.tokenizer
+    if spec.chat_template is not None:
+        try:
+            tokenizer.chat_template = spec.chat_template.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ModelError(f"{spec.chat_template}: {error.strerror}", "put the file back") from error
+    saved_adapter: Path | None = None
+    if policy.has_adapter:
+        if spec.adapter is None:
+            saved_adapter = adapter
+            model.save_pretrained(adapter)
+            (adapter / "README.md").unlink(missing_ok=True)  # peft's card of placeholders
         if not merge:
             tokenizer.save_pretrained(adapter)
             return saved_adapter
         model = model.to(torch.float32).merge_and_unload()
     model.config.use_cache = True
-    model.to(policy.stored_dtype)
-    if spec.chat_template is not None:
-        try:
-            tokenizer.chat_template = spec.chat_template.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ModelError(f"{spec.chat_template}: {error.strerror}") from error
+    model.to(policy.opened.dtype)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return saved_adapter

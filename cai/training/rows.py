@@ -60,9 +60,14 @@ class _Refused(Exception):  # noqa: N818 - not an error: the row is counted
 
 
 def encode_pairs(
-    pairs: Iterable[PreferenceRecord], encoder: ReplyEncoder, settings: TrainingSettings, max_p_chosen: float
+    pairs: Iterable[PreferenceRecord],
+    encoder: ReplyEncoder,
+    settings: TrainingSettings,
+    longest: int,
+    *,
+    max_p_chosen: float = 1.0,
 ) -> tuple[list[PairRow], list[DroppedRow]]:
-    """Pairs as tokens, and those left out: over-long, empty, or with both replies the same.
+    """Pairs as tokens, and those left out: longer than `longest` tokens, empty, or with both replies the same.
 
     Raises:
         ProblemList: Rows too long and `overlong` is "refuse": all of them, each with its uid and length.
@@ -71,7 +76,7 @@ def encode_pairs(
     dropped: list[DroppedRow] = []
     for pair in pairs:
         try:
-            group = _encode(encoder, pair.prompt, (pair.chosen, pair.rejected), settings.max_length_tokens)
+            group = _encode(encoder, pair.prompt, (pair.chosen, pair.rejected), longest)
             if group.replies[0] == group.replies[1]:
                 raise _Refused("identical", "chosen and rejected are the same text")
         except _Refused as refused:
@@ -83,14 +88,14 @@ def encode_pairs(
 
 
 def encode_replies(
-    records: Iterable[SFTRecord], encoder: ReplyEncoder, settings: TrainingSettings, *, kind: str
+    records: Iterable[SFTRecord], encoder: ReplyEncoder, settings: TrainingSettings, longest: int, *, kind: str
 ) -> tuple[list[ReplyRow], list[DroppedRow]]:
     """Supervised rows as tokens, and those left out; errors as `encode_pairs`. `kind` is "row" or "anchor"."""
     rows: list[ReplyRow] = []
     dropped: list[DroppedRow] = []
     for record in records:
         try:
-            group = _encode(encoder, record.messages, (record.reply,), settings.max_length_tokens)
+            group = _encode(encoder, record.messages, (record.reply,), longest)
         except _Refused as refused:
             dropped.append(_dropped(record, kind, refused))
         else:

@@ -11,7 +11,7 @@ from cai.records import SFTRecord
 from cai.training.course import Course, run_course
 from cai.training.objectives import SupervisedObjective
 from cai.training.plan import plan_steps
-from cai.training.policy import load_policy
+from cai.training.policy import open_policy
 from cai.training.results import OnEvent, TrainingResult
 from cai.training.rows import describe_dropped, encode_replies
 from cai.training.settings import SFTSettings
@@ -27,10 +27,11 @@ def train_sft(
     on_event: OnEvent | None = None,
 ) -> TrainingResult:
     """Fine-tune on replies only: no token of a prompt is ever a target. Arguments, resuming and errors as `train_dpo`."""
-    policy = load_policy(model_spec, settings)
-    kept, dropped = encode_replies(rows, policy.chat, settings, kind="row")
+    model = open_policy(model_spec, settings)
+    longest = min(settings.max_length_tokens, model.context_tokens)
+    kept, dropped = encode_replies(rows, model.tokenizer, settings, longest, kind="row")
     if not kept:
         raise TrainingError(f"there is no row to train on{describe_dropped(dropped)}", "give rows, or raise max_length_tokens")
     plan = plan_steps(len(kept), epochs=settings.epochs, batch=settings.batch_rows, seed=settings.seed)
-    course = Course(model_spec, policy, kept, (), dropped, plan, SupervisedObjective(), settings)
+    course = Course(model, kept, (), dropped, plan, SupervisedObjective(), settings)
     return run_course(course, Path(output_folder), resume=resume, on_event=on_event)
