@@ -1,0 +1,24 @@
+"""AI feedback: which of two answers is better under the constitution, and how sure the judge is."""
+
+from cai.labels.labelling import Candidates, Label, OnLabelEvent, label_pairs, run_labels
+from cai.labels.letters import Compared, LetterMargins, compare
+from cai.labels.pointwise import Judged, VerdictOdds, judge
+from cai.labels.quality import LabelQuality, label_quality
+from cai.labels.settings import LabelSettings
+
+__all__ = [
+    "Candidates",
+    "Compared",
+    "Judged",
+    "Label",
+    "LabelQuality",
+    "LabelSettings",
+    "LetterMargins",
+    "OnLabelEvent",
+    "VerdictOdds",
+    "compare",
+    "judge",
+    "label_pairs",
+    "label_quality",
+    "run_labels",
+]
