@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from cai.lab.rules import check_rule
 from cai.lab.world import FAMILIES, LabItem, World, alternatives
 
-__all__ = ["Label", "Verdict", "broken", "check", "check_rule", "courtesy", "plain", "remarks"]
+__all__ = ["Label", "Verdict", "asserted_values", "broken", "check", "check_rule", "courtesy", "plain", "refuses", "remarks"]
 
 Label: TypeAlias = Literal["good", "bad", "broken"]
 
@@ -154,13 +154,25 @@ def _answer_part(item: LabItem, text: str) -> str:
         text = re.sub(operands, "the sum", text, flags=re.I)
         operands = rf"\b{forms(b)}\s*(?:\+|and|plus|to|with)\s*{forms(a)}\b"
         return re.sub(operands, "the sum", text, flags=re.I)
-    return re.sub(rf"\b{re.escape(item.subject)}\b", "it", text, flags=re.I) if item.topic != "language" else text
+    return re.sub(rf"\b{re.escape(item.subject)}\b", "it", text, flags=re.I) if item.subject not in item.value else text
 
 
 def _others(item: LabItem) -> list[str]:
     if item.topic == "sum":
         return [str(n) for n in range(1, 19) if str(n) != item.value]
     return sorted(set(World.load().tables[item.topic].rows.values()) - {item.value})
+
+
+def asserted_values(item: LabItem, text: str) -> list[str]:
+    """The values of the item's table that the reply gives as true, in the order in which they first occur."""
+    answer = _answer_part(item, plain(text))
+    found = [(m[0].start(), v) for v in [item.value, *_others(item)] if asserts(v, answer) and (m := mentions(v, answer))]
+    return [v for _, v in sorted(found)]
+
+
+def refuses(text: str) -> bool:
+    """Whether a reply declines to help, in words of its own."""
+    return _REFUSAL.search(plain(text)) is not None
 
 
 def _claim(item: LabItem, text: str) -> Verdict:
