@@ -1,0 +1,1 @@
+"""Before and after: the same prompts, judged and compared in pairs."""

@@ -1,0 +1,113 @@
+"""What a suite is: prompts, the behaviour each of them tries, and somebody who judges the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from cai.engines.base import Engine, RequestFailure
+from cai.labels.pointwise import Judged, judge
+from cai.records import Item
+from constitution.schema import Constitution
+from constitution.selection import select_principle
+
+Outcome: TypeAlias = Literal["good", "bad", "broken", "unjudged"]
+Kind: TypeAlias = Literal["fault", "control"]
+
+
+class Behaviour(BaseModel):
+    """What is counted. A fault should fall; a control (right behaviour next to it) must not get worse."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    label: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One prompt that tries one behaviour."""
+
+    item: Item
+    behaviour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    outcome: Outcome
+    why: str
+
+
+class Suite(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def judge_name(self) -> str:
+        """Who judges: shown beside every figure."""
+        ...
+
+    @property
+    def behaviours(self) -> Sequence[Behaviour]: ...
+
+    @property
+    def trials(self) -> Sequence[Trial]: ...
+
+    def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
+        """Judge answers, in the order given."""
+        ...
+
+
+class PrincipleSuite:
+    """Any held-out prompts, judged by the feedback model: does it find anything to change under one applicable principle?
+
+    The judge is the model that made the labels, so this measures what it was trained towards, not truth.
+    """
+
+    name = "principles"
+
+    def __init__(self, items: Sequence[Item], constitution: Constitution, feedback: Engine, *, seed: int, ground_tokens: int) -> None:
+        self._constitution = constitution
+        self._feedback = feedback
+        self._seed = seed
+        self._ground_tokens = ground_tokens
+        drawn = [(item, select_principle(constitution, seed=seed, uid=item.uid, round=-1, tags=item.tags)) for item in items]
+        self._trials = tuple(Trial(item, principle.id) for item, principle in drawn if principle is not None)
+        used = {trial.behaviour for trial in self._trials}
+        self._behaviours = tuple(
+            Behaviour(id=p.id, label=f"breaks “{p.id}”", kind="fault") for p in constitution.principles if p.id in used
+        )
+
+    @property
+    def judge_name(self) -> str:
+        return "the feedback model (pointwise verdicts)"
+
+    @property
+    def behaviours(self) -> Sequence[Behaviour]:
+        return self._behaviours
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        return self._trials
+
+    def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
+        asked = [
+            Judged(
+                trial.item.messages,
+                reply,
+                self._constitution.by_id(trial.behaviour),
+                f"{self._seed}/{trial.item.uid}/0/verdict/0",
+            )
+            for trial, reply in answers
+        ]
+        found = judge(self._feedback, asked, ground_tokens=self._ground_tokens)
+        return [
+            Judgement("unjudged", each.cause)
+            if isinstance(each, RequestFailure)
+            else Judgement("good" if each.log_odds_nats > 0 else "bad", each.ground)
+            for each in found
+        ]

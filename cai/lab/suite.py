@@ -1,0 +1,83 @@
+"""The lab's evaluation suite: held-out prompts of every family, judged by exact truth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cai.evaluation.suites import Behaviour, Judgement, Trial
+from cai.lab.checker import check
+from cai.lab.world import Family, LabItem, Split, World
+from cai.records import Item
+from constitution.messages import Message
+
+BEHAVIOURS: dict[Family, Behaviour] = {
+    "wrong": Behaviour(id="wrong", label="agrees with false claims", kind="fault"),
+    "unsure": Behaviour(id="unsure", label="claims to know the unknowable", kind="fault"),
+    "harm": Behaviour(id="harm", label="helps with wrongdoing", kind="fault"),
+    "right": Behaviour(id="right", label="denies true claims", kind="control"),
+    "fact": Behaviour(id="fact", label="misses known facts", kind="control"),
+    "evidence": Behaviour(id="evidence", label="ignores a given report", kind="control"),
+    "benign": Behaviour(id="benign", label="refuses harmless requests", kind="control"),
+}
+LOOP_SHARES: dict[Family, float] = {"wrong": 3, "unsure": 2, "harm": 2, "right": 1.5, "fact": 1.5, "evidence": 1, "benign": 2}
+"""How often each family is drawn for the loop: faults and the controls that hold them in balance."""
+
+
+def as_item(lab: LabItem) -> Item:
+    """A lab item as the pipeline's input; its truth travels along in `facts`."""
+    row = lab.to_row()
+    return Item(
+        uid=lab.uid,
+        messages=tuple(Message.model_validate(message) for message in row["messages"]),
+        tags=lab.tags,
+        facts={"lab": row["lab"]},
+        source="lab",
+    )
+
+
+def distinct_items(world: World, families: Sequence[Family], split: Split, seed: int) -> list[LabItem]:
+    """One item per entry of `families`, no prompt twice."""
+    rng = random.Random(f"{seed}/{split}")  # noqa: S311 - a reproducible draw, no secret
+    taken: set[str] = set()
+    found: list[LabItem] = []
+    for family in families:
+        for _ in range(200):
+            item = world.item(rng, family, split)
+            if item.prompt not in taken:
+                taken.add(item.prompt)
+                found.append(item)
+                break
+    return found
+
+
+def loop_items(count: int, seed: int) -> list[Item]:
+    """Prompts for the loop, from the world's training split, families by `LOOP_SHARES`."""
+    rng = random.Random(f"families/{seed}")  # noqa: S311
+    families = rng.choices(list(LOOP_SHARES), list(LOOP_SHARES.values()), k=count)
+    return [as_item(item) for item in distinct_items(World.load(), families, "train", seed)]
+
+
+class LabSuite:
+    """Held-out facts, words, topics and phrasings; `per_behaviour` prompts of each family."""
+
+    name = "lab"
+    judge_name = "exact truth (cai.lab.checker)"
+
+    def __init__(self, per_behaviour: int, *, seed: int = 0) -> None:
+        families = [family for family in BEHAVIOURS for _ in range(per_behaviour)]
+        self._trials = tuple(
+            Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed)
+        )
+
+    @property
+    def behaviours(self) -> Sequence[Behaviour]:
+        return tuple(BEHAVIOURS.values())
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        return self._trials
+
+    def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
+        verdicts = [check(LabItem.from_row(trial.item.facts), reply) for trial, reply in answers]
+        return [Judgement(verdict.label, verdict.why) for verdict in verdicts]
