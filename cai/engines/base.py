@@ -60,6 +60,8 @@ class Generation:
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    thoughts: str = ""
+    """What a thinking model wrote inside `<think>`, taken out of `text`; it counts as completion tokens."""
 
 
 @dataclass(frozen=True, slots=True)

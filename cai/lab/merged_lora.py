@@ -153,7 +153,7 @@ class LoraLlama(nn.Module):
             layer: Any = model.model.layers[number]
             for block, names in PROJECTIONS:
                 linears = [getattr(getattr(layer, block), name) for name in names]
-                self.loras[f"{number}:{block}.{names[0]}"] = StackedLora(linears, rank, alpha / rank, generator)
+                self.loras[f"{number}:{block}:{names[0]}"] = StackedLora(linears, rank, alpha / rank, generator)
 
     def merge(self) -> None:
         """Fold the adapter into the weights; call it once before each forward pass after a change."""
@@ -166,8 +166,8 @@ class LoraLlama(nn.Module):
         found: list[tuple[str, nn.Parameter]] = []
         for key, lora in self.loras.items():
             assert isinstance(lora, StackedLora)
-            number, first = key.split(":")
-            block, names = next((b, n) for b, n in PROJECTIONS if first == f"{b}.{n[0]}")
+            number, block, first = key.split(":")
+            names = next(n for b, n in PROJECTIONS if (b, n[0]) == (block, first))
             for name, down, up in zip(names, lora.A, lora.B, strict=True):
                 stem = f"base_model.model.model.layers.{number}.{block}.{name}"
                 found += [(f"{stem}.lora_A.weight", down), (f"{stem}.lora_B.weight", up)]
@@ -186,7 +186,7 @@ class LoraLlama(nn.Module):
 
     def _linear(self, number: int, group: int, layer: Any, x: torch.Tensor) -> torch.Tensor:
         block, names = PROJECTIONS[group]
-        key = f"{number}:{block}.{names[0]}"
+        key = f"{number}:{block}:{names[0]}"
         if key in self.loras:
             return self.loras[key](x)
         linears = [getattr(getattr(layer, block), name) for name in names]

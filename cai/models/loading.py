@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,8 @@ class LoadedModel:
         fingerprint: Identifies weights, adapter, precision, tokenizer and template.
         device: Where the weights go.
         dtype: Their precision.
-        merge: Whether an adapter is merged into the weights (for inference) or kept apart (for training).
+        read: Reads the weights.
+        config: The model's `config.json`.
     """
 
     spec: ModelSpec
@@ -47,8 +49,8 @@ class LoadedModel:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
-    merge: bool = True
-    config: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    read: Callable[[], PreTrainedModel] = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
 
     @property
     def source(self) -> str:
@@ -67,13 +69,17 @@ class LoadedModel:
         Raises:
             ModelError: If the files cannot be loaded as a causal language model.
         """
-        model = load_weights(self.place, self.device, self.dtype, merge=self.merge)
+        model = self.read()
         choose_threads(sum(weight.numel() for weight in model.parameters()), self.device)
         return model
 
 
 def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
     """Find a model, check it, load its tokenizer; its weights follow at the first use of `.model`.
+
+    Args:
+        spec: Which model, and how.
+        merge: Whether an adapter is merged into the weights (for inference) or kept around them (for training).
 
     Raises:
         ModelError: One problem, with what to do.
@@ -93,7 +99,9 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
     dtype = choose_dtype(spec, device)
     tokenizer = _load_tokenizer(spec, place)
     fingerprint = model_fingerprint(place, dtype, tokenizer)
-    return LoadedModel(spec, place, tokenizer, fingerprint, device, dtype, merge, config)
+    return LoadedModel(
+        spec, place, tokenizer, fingerprint, device, dtype, lambda: load_weights(place, device, dtype, merge=merge), config
+    )
 
 
 def load_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:

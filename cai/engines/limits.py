@@ -1,0 +1,49 @@
+"""How much goes into one forward pass, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from cai.engines.forward import Forward
+
+_CPU_PREFILL_TOKENS = 2048
+_GPU_PREFILL_TOKENS = 16384
+_CPU_CACHE_BYTES = 3 * 512 * 1024**2
+
+
+@dataclass(slots=True)
+class BatchLimits:
+    """Limits of one engine. They only ever become smaller, when memory has run out.
+
+    Args:
+        rows: Rows decoded together.
+        prefill_tokens: Prompt tokens in one forward pass, padding included (one prompt may be longer).
+        cache_tokens: Tokens kept in the key-value cache, all rows together (one row may be longer).
+    """
+
+    rows: int
+    prefill_tokens: int
+    cache_tokens: int
+
+    @classmethod
+    def for_device(cls, forward: Forward, rows: int, prefill_tokens: int | None) -> BatchLimits:
+        """By what the device has free now: half of a GPU's, a quarter of the machine's memory (at most 1.5 GiB) otherwise."""
+        if forward.device.type == "cuda":
+            free_bytes = torch.cuda.mem_get_info(forward.device)[0] // 2
+            default_prefill = _GPU_PREFILL_TOKENS
+        else:
+            free_bytes = min(psutil.virtual_memory().available // 4, _CPU_CACHE_BYTES)
+            default_prefill = _CPU_PREFILL_TOKENS
+        cache_tokens = max(1, free_bytes // forward.kv_bytes_per_token)
+        return cls(rows, prefill_tokens or default_prefill, int(cache_tokens))
+
+    def halve(self, rows: int) -> None:
+        """Go on with half of the rows that were too many."""
+        self.rows = max(1, min(self.rows, rows) // 2)
+        self.prefill_tokens = max(1, self.prefill_tokens // 2)
+        self.cache_tokens = max(1, self.cache_tokens // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,179 @@
+"""The engine that runs a transformers model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from torch import Tensor
+
+from cai.engines.base import (
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    GenerationResult,
+    RequestFailure,
+    SamplingParams,
+    ScoreRequest,
+    ScoreResult,
+    Scores,
+)
+from cai.engines.decoding import DecodingLoop, Row
+from cai.engines.forward import Forward
+from cai.engines.limits import BatchLimits
+from cai.engines.requests import encode_scored, out_of_memory, refusal, request_key, too_long
+from cai.engines.sampling import noise_seed
+from cai.engines.scoring import ScoredSequences, score_sequences
+from cai.errors import ModelError
+from cai.models.loading import LoadedModel
+from constitution.messages import Conversation
+
+_BYTES_PER_CHARACTER = 4
+
+
+class LocalEngine:
+    """Batched generation and scoring with a model in this process. Implements `cai.engines.base.Engine`.
+
+    A text depends on its request alone: in float32 on a CPU it is the same, byte for byte, at any batch size. In bfloat16 the
+    kernels round differently for batches of other shapes, so a near-tie between two tokens may fall the other way; a resumed
+    run is identical all the same, because finished calls are remembered by their key and not made again.
+
+    The weights are read at the first call that needs them.
+
+    Args:
+        loaded: From `cai.models.loading`.
+        batch_tokens: Most prompt tokens in one forward pass, padding included; None: by the device. Lower it when memory is
+            short; when it runs out, the engine halves its batches by itself and goes on.
+        max_batch: Rows decoded together.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None, max_batch: int = 64) -> None:
+        if max_batch < 1 or (batch_tokens is not None and batch_tokens < 1):
+            raise ValueError(f"max_batch ({max_batch}) and batch_tokens ({batch_tokens}) must be at least 1")
+        self._loaded = loaded
+        self._batch_tokens = batch_tokens
+        self._max_batch = max_batch
+        self._vocabulary: Tensor | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights, adapter, precision, tokenizer and chat template."""
+        return self._loaded.fingerprint
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt plus answer, in tokens."""
+        return self._loaded.context_tokens
+
+    def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
+        """Exact length of the rendered prompt, in tokens.
+
+        Raises:
+            ModelError: If the chat template refuses the conversation.
+        """
+        return self._loaded.tokenizer.count(messages, response_prefix)
+
+    def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
+        """Hash of exactly what determines the answer; needs no weights."""
+        return request_key(self.fingerprint, self._loaded.tokenizer, request)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        """Answer requests, each as soon as it is ready.
+
+        An empty answer is an answer (text ""). A request fails alone: `prompt_too_long`, `refused_by_template`,
+        `out_of_memory`.
+        """
+        rows: list[Row] = []
+        for index, request in enumerate(requests):
+            row = self._row(index, request)
+            if isinstance(row, Row):
+                rows.append(row)
+            else:
+                yield index, row
+        if not rows:
+            return
+        loop = DecodingLoop(
+            self._forward, self._limits, lambda row: self._has_ended(row, requests[row.index]), vocabulary=self._vocabulary
+        )
+        for row in loop.run(rows):
+            yield row.index, self._generation(row, requests[row.index])
+        self._vocabulary = loop.vocabulary
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        """Log-probabilities of continuations in nats, each request as soon as it is ready.
+
+        Prefix and continuation are encoded together and the tokens after the longest common prefix with the encoding of the
+        prefix alone are scored; an empty continuation scores 0.
+        """
+        encoded: list[ScoredSequences] = []
+        for index, request in enumerate(requests):
+            try:
+                sequences = encode_scored(self._loaded.tokenizer, index, request)
+            except ModelError as error:
+                yield index, refusal(error)
+                continue
+            longest = max(map(len, sequences.sequences), default=0)
+            if longest > self.context_tokens:
+                yield index, too_long(longest, self.context_tokens)
+            elif not any(start < len(each) for start, each in zip(sequences.starts, sequences.sequences, strict=True)):
+                yield index, Scores((0.0,) * len(request.continuations), self._prompt_tokens(request))
+            else:
+                encoded.append(sequences)
+        if not encoded:
+            return
+        lengths = {each.index: len(each.longest) for each in encoded}
+        for index, logps in score_sequences(self._forward, self._limits, encoded):
+            if logps is None:
+                yield index, out_of_memory(lengths[index])
+            else:
+                yield index, Scores(tuple(logps), self._prompt_tokens(requests[index]))
+
+    @cached_property
+    def _forward(self) -> Forward:
+        return Forward(self._loaded.model)
+
+    @cached_property
+    def _limits(self) -> BatchLimits:
+        return BatchLimits.for_device(self._forward, self._max_batch, self._batch_tokens)
+
+    def _prompt_tokens(self, request: ScoreRequest) -> int:
+        return self._loaded.tokenizer.count(request.messages, request.response_prefix)
+
+    def _row(self, index: int, request: GenerationRequest) -> Row | RequestFailure:
+        try:
+            prompt = self._loaded.tokenizer.encode_chat(request.messages, request.response_prefix)
+        except ModelError as error:
+            return refusal(error)
+        if len(prompt) >= self.context_tokens:
+            return too_long(len(prompt), self.context_tokens)
+        params = request.params
+        most_tokens = min(len(prompt) + params.max_tokens, self.context_tokens)
+        drawing = SamplingParams(temperature=params.temperature, top_p=params.top_p, top_k=params.top_k)
+        return Row(index, prompt, drawing, noise_seed(request.noise_key), params.max_tokens, most_tokens)
+
+    def _stops(self, request: GenerationRequest) -> tuple[str, ...]:
+        return tuple(stop for stop in (*request.params.stop, *self._loaded.tokenizer.stop_texts) if stop)
+
+    def _has_ended(self, row: Row, request: GenerationRequest) -> bool:
+        if row.generated[-1] in self._loaded.tokenizer.stop_ids:
+            return True
+        stops = self._stops(request)
+        if not stops:
+            return False
+        # A stop text that ends with the newest token lies within the last few tokens: each holds at least one byte.
+        reach = _BYTES_PER_CHARACTER * (max(map(len, stops)) + 1)
+        tail = self._loaded.tokenizer.decode(row.generated[-reach:])
+        return any(stop in tail for stop in stops)
+
+    def _generation(self, row: Row, request: GenerationRequest) -> GenerationResult:
+        if row.finish is None:
+            return out_of_memory(row.length)
+        tokenizer = self._loaded.tokenizer
+        ids = row.generated[:-1] if row.generated[-1] in tokenizer.stop_ids else row.generated
+        text = tokenizer.decode(ids)
+        found = [place for stop in self._stops(request) if (place := text.find(stop)) >= 0]
+        finish = FinishReason.STOP if found else row.finish
+        if found:
+            text = text[: min(found)]
+        reply = tokenizer.split_thoughts(text, after_prefix=bool(request.response_prefix))
+        return Generation(reply.text, finish, len(row.prompt), len(row.generated), reply.thoughts)

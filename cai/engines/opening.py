@@ -1,0 +1,30 @@
+"""From a model's name to an engine. Importing it costs nothing: torch comes with the engine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cai.engines.base import Engine
+from cai.models.spec import ModelSpec
+
+
+class EngineLimits(Protocol):
+    """How an engine batches; the configuration's `engine` section."""
+
+    @property
+    def max_batch(self) -> int: ...
+    @property
+    def batch_tokens(self) -> int | None: ...
+
+
+def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
+    """An engine for a model. Finds and checks the model and loads its tokenizer; weights are read when they are first needed.
+
+    Raises:
+        ModelError: If the model cannot be used (several problems: `ProblemList`).
+        EngineError: If the local engine cannot run this kind of model.
+    """
+    from cai.engines.local import LocalEngine
+    from cai.models.loading import open_model
+
+    return LocalEngine(open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch)
