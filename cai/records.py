@@ -15,6 +15,37 @@ from constitution.messages import Conversation
 RECORD_VERSION = 1
 
 
+class RecordKind(StrEnum):
+    """Names under which a run folder keeps the records of its items."""
+
+    REVISION = "revision"
+    """`RevisionRecord`: every item that went through the loop."""
+    PREFERENCE = "preference"
+    """`PreferenceRecord`: the labelled pairs."""
+    FAILURE = "failure"
+    """`FailureRecord`: items that could not be finished, in whatever stage."""
+
+
+EVALUATION = "evaluation"
+"""Name of the measurement that holds the one `EvaluationResult` of a run."""
+
+
+class Stage(StrEnum):
+    """The stages of a run, in their order. A finished stage keeps a summary in the run folder."""
+
+    GENERATE = "generate"
+    LABEL = "label"
+    """Summary: `LabelQuality`."""
+    EXPORT = "export"
+    """Summary: `files` (configuration → path in the run folder) and `rows` (configuration → count)."""
+    SFT = "sft"
+    """Summary: `TrainingResult`."""
+    DPO = "dpo"
+    """Summary: `TrainingResult`."""
+    EVALUATE = "evaluate"
+    """Summary: `verdicts`, the table in sentences. The whole result is the measurement `EVALUATION`."""
+
+
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
