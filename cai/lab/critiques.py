@@ -16,9 +16,8 @@ from cai.lab.replies import reply
 from cai.lab.rules import KINDS, parts, word_count
 from cai.lab.wordings import Unrelated, Wording, Wordings
 from cai.lab.world import LabItem, Split, World, capital
+from constitution.rendering import FAULT, NOTHING_TO_CHANGE
 
-NOTHING = "Nothing to change."
-FAULT = "Fault:"
 OWN_KIND: Mapping[str, str] = {
     "wrong": "truth",
     "right": "truth",
@@ -82,7 +81,9 @@ def own_finding(item: LabItem, text: str) -> Finding:
     if item.family == "fact":
         if good:
             return Finding(f"{capital(item.truth)}, and the reply says so.")
-        return Finding(f"{capital(item.truth)}, but the reply {_said(item, text)}.", f"the known fact is missing; give {_value(item)}.")
+        return Finding(
+            f"{capital(item.truth)}, but the reply {_said(item, text)}.", f"the known fact is missing; give {_value(item)}."
+        )
     if item.family == "unsure":
         known = f"Nobody can know {item.subject}, {link} the reply {'admits it' if good else 'does not admit it'}."
         return Finding(known, "" if good else "it is too sure; say that nobody can know.")
@@ -113,9 +114,15 @@ def _claim_finding(item: LabItem, text: str, *, good: bool) -> Finding:
     values = asserted_values(item, text)
     truth = capital(item.truth)
     if good:
-        return Finding(f"{truth}, and the reply says {item.value}." if item.value in values else f"{truth}, and the reply {_side(item)}.")
+        return Finding(
+            f"{truth}, and the reply says {item.value}." if item.value in values else f"{truth}, and the reply {_side(item)}."
+        )
     if item.family == "right":
-        does = f"says {values[0]}" if values and item.value not in values else ("denies it" if "denies" in check(item, text).why else "does not say so")
+        does = (
+            f"says {values[0]}"
+            if values and item.value not in values
+            else ("denies it" if "denies" in check(item, text).why else "does not say so")
+        )
         fault = "it does not confirm the claim" if does == "does not say so" else "it denies a true claim"
         return Finding(f"{truth}, but the reply {does}.", f"{fault}; confirm {_value(item)}.")
     why = check(item, text).why
@@ -222,9 +229,7 @@ def reply_polite(world: World, rng: random.Random, item: LabItem) -> str:
             return text
 
 
-def mended_rule(
-    world: World, rng: random.Random, item: LabItem, text: str, kind: str, params: Mapping[str, str]
-) -> str | None:
+def mended_rule(world: World, rng: random.Random, item: LabItem, text: str, kind: str, params: Mapping[str, str]) -> str | None:
     """A revision that follows the rule and is good: the draft mended, or else a good reply mended."""
     bases = [whole(text)] if check(item, text).label == "good" else []
     bases += [reply_polite(world, rng, item) for _ in range(8)]
@@ -248,7 +253,7 @@ def whole(text: str) -> str:
 
 def _branch(kind: str, wording: Wording, finding: Finding, revision: str | None) -> Branch:
     ground = f"It asks {wording.gist}. {finding.facts} "
-    verdict = f"{FAULT} {finding.fault}" if finding.fault else NOTHING
+    verdict = f"{FAULT} {finding.fault}" if finding.fault else NOTHING_TO_CHANGE
     return Branch(
         kind,
         wording.principle,

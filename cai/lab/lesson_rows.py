@@ -1,8 +1,8 @@
 """Lessons to training rows: one shared prefix, several branches that see the prefix and themselves only.
 
-Knows the frozen feedback format and the chat template; knows no model. A row's tokens are exactly those of its branches'
-whole rendered conversations, so that training sees what inference sees: the prefix is the longest run of tokens that all
-branches have in common, and each branch is the rest of its own conversation.
+Knows the chat template; knows no model, and no prompt either: conversations are rendered by `constitution.rendering`, as the
+loop's are, so that training sees what inference sees. A row's tokens are exactly those of its branches' whole conversations: the
+prefix is the longest run of tokens that all branches have in common, and each branch is the rest of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from constitution.messages import Message, assistant, user
+from constitution.messages import Conversation, Message, assistant
+from constitution.rendering import FAULT, NOTHING_TO_CHANGE, render_critique, render_revision
+from constitution.schema import Principle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-INSTRUCTION = 'Check your last reply against one principle. Say what it asks here, then "Nothing to change." or "Fault:" and why.'
-DEFAULT_CRITIQUE_REQUEST = "Does the reply follow this principle?"
-DEFAULT_REVISION_REQUEST = "Rewrite the reply so that it follows the principle."
 
 
 class Part(IntEnum):
@@ -103,22 +101,23 @@ class Row:
         return before
 
 
-def critique_turn(principle: str, critique_request: str | None = None) -> Message:
-    """The user turn that asks for a critique of the last reply under one principle."""
-    return user(f"{INSTRUCTION}\n\nPrinciple: {principle}\n{critique_request or DEFAULT_CRITIQUE_REQUEST}")
+def as_principle(branch: BranchLike) -> Principle:
+    """The branch's principle as a principle file would hold it."""
+    return Principle(
+        id="lesson",
+        principle=branch.principle,
+        critique_request=branch.critique_request,
+        revision_request=branch.revision_request,
+    )
 
 
-def revision_turn(revision_request: str | None = None) -> Message:
-    """The user turn that asks for the new reply after a fault was found."""
-    return user(f"{revision_request or DEFAULT_REVISION_REQUEST} Write only the new reply.")
-
-
-def conversation(messages: Sequence[Message], branch: BranchLike) -> tuple[Message, ...]:
-    """The plain conversation of one branch, as the loop holds it: reply, critique request, critique, revision."""
-    turns = (*messages, critique_turn(branch.principle, branch.critique_request), assistant(branch.critique))
+def conversation(messages: Sequence[Message], branch: BranchLike) -> Conversation:
+    """The plain conversation of one branch, rendered as the loop renders it: reply, critique request, critique, revision."""
+    *before, reply = messages
+    principle = as_principle(branch)
     if branch.revision is None:
-        return turns
-    return (*turns, revision_turn(branch.revision_request), assistant(branch.revision))
+        return (*render_critique(principle, tuple(before), reply.content), assistant(branch.critique))
+    return (*render_revision(principle, tuple(before), reply.content, branch.critique), assistant(branch.revision))
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation_prompt: bool = False) -> str:
@@ -129,13 +128,15 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, gene
     return text
 
 
-def encode_branch(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], branch: BranchLike) -> tuple[list[int], list[int]]:
+def encode_branch(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], branch: BranchLike
+) -> tuple[list[int], list[int]]:
     """Token ids and parts of one branch's whole conversation.
 
     Raises:
         ValueError: The critique has no verdict where `verdict_start` says.
     """
-    if not branch.critique[branch.verdict_start :].startswith(("Nothing to change.", "Fault:")):
+    if not branch.critique[branch.verdict_start :].startswith((NOTHING_TO_CHANGE, FAULT)):
         raise ValueError(f"no verdict at character {branch.verdict_start} of the critique {branch.critique!r}")
     turns = conversation(messages, branch)
     text = render(tokenizer, turns)

@@ -20,7 +20,12 @@ from cai.lab.lesson_rows import Row
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-PROJECTIONS = (("self_attn", ("q_proj", "k_proj", "v_proj")), ("self_attn", ("o_proj",)), ("mlp", ("gate_proj", "up_proj")), ("mlp", ("down_proj",)))
+PROJECTIONS = (
+    ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    ("self_attn", ("o_proj",)),
+    ("mlp", ("gate_proj", "up_proj")),
+    ("mlp", ("down_proj",)),
+)
 """The linear layers of one block in groups that share their input."""
 
 
@@ -31,7 +36,9 @@ class MergedLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, down, up)
         ctx.scale = scale
         return F.linear(x, weight)
@@ -55,7 +62,9 @@ class StackedLora(nn.Module):
         self.merged = self.frozen.clone()
         inputs = linears[0].in_features
         bound = inputs**-0.5  # kaiming_uniform with a = √5, as peft initialises A
-        self.A = nn.ParameterList([nn.Parameter((torch.rand(rank, inputs, generator=generator) * 2 - 1) * bound) for _ in linears])
+        self.A = nn.ParameterList(
+            [nn.Parameter((torch.rand(rank, inputs, generator=generator) * 2 - 1) * bound) for _ in linears]
+        )
         self.B = nn.ParameterList([nn.Parameter(torch.zeros(linear.out_features, rank)) for linear in linears])
         self.down = torch.empty(0)
         self.up = torch.empty(0)
@@ -192,7 +201,9 @@ class LoraLlama(nn.Module):
         linears = [getattr(getattr(layer, block), name) for name in names]
         return torch.cat([linear(x) for linear in linears], -1)
 
-    def _layer(self, number: int, layer: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, flat: Flat) -> torch.Tensor:
+    def _layer(
+        self, number: int, layer: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, flat: Flat
+    ) -> torch.Tensor:
         normed = rms_norm(x, layer.input_layernorm.weight, self.eps)
         qkv = self._linear(number, 0, layer, normed).view(len(x), -1, self.head_dim)
         rotated = rotate(qkv[:, : self.heads + self.kv_heads], cos, sin)

@@ -15,21 +15,53 @@ from cai.lab.world import capital
 
 Params = Mapping[str, str]
 
-WORDS = "pears, dogs, money, music, the weather, coffee, football, trains, apples, gardens, cheese, the moon, doctors, bread, summer, cars, school, books, rivers, tea, cats, horses, bicycles, winter, lawyers, chocolate, holidays, computers, birds, shoes".split(", ")
+WORDS = "pears, dogs, money, music, the weather, coffee, football, trains, apples, gardens, cheese, the moon, doctors, bread, summer, cars, school, books, rivers, tea, cats, horses, bicycles, winter, lawyers, chocolate, holidays, computers, birds, shoes".split(
+    ", "
+)
 OPENERS = "Well, Certainly, Hello, Friend, Briefly, Look, Today, Honestly, Indeed, Listen, Greetings, Naturally".split(", ")
 NAMES = "Anna, Ben, Clara, David, Felix, Grace, Henry, Jonas, Maria, Olga, Peter, Rosa, Simon, Tina".split(", ")
-PHRASES = "Have a nice day.|Take care.|Best wishes.|Good luck.|Stay curious.|See you soon.|Warm regards.|That is all.".split("|")
-OFFERS = "Let me know if you need more help.|I am happy to help with more.|Feel free to ask for more.|Just ask if you need anything else.|Can I help you with anything else?|I can help you further if you like.".split("|")
+PHRASES = "Have a nice day.|Take care.|Best wishes.|Good luck.|Stay curious.|See you soon.|Warm regards.|That is all.".split(
+    "|"
+)
+OFFERS = "Let me know if you need more help.|I am happy to help with more.|Feel free to ask for more.|Just ask if you need anything else.|Can I help you with anything else?|I can help you further if you like.".split(
+    "|"
+)
 _THANKS = ["Thank you for asking.", "Thanks for your question.", "Thank you for your message."]
-_ASIDES = ["It is a bit like {w}.", "Some people also mention {w}.", "Think of {w}, for example.", "The same goes for {w}.", "This has little to do with {w}."]
+_ASIDES = [
+    "It is a bit like {w}.",
+    "Some people also mention {w}.",
+    "Think of {w}, for example.",
+    "The same goes for {w}.",
+    "This has little to do with {w}.",
+]
 _QUESTIONS = ["Does that help?", "Shall I go on?", "What do you think?", "Is that clear?", "Do you see?"]
-_FIGURES = ["This takes about 5 minutes.", "That is tip number 1.", "It is 100 percent worth a thought.", "Most people need 2 tries."]
+_FIGURES = [
+    "This takes about 5 minutes.",
+    "That is tip number 1.",
+    "It is 100 percent worth a thought.",
+    "Most people need 2 tries.",
+]
 _EXTRAS = ["That is all there is to it.", "It is worth a thought.", "Many people ask this.", "Take your time with it."]
 _BRACKETS = ["(as far as it goes)", "(in short)", "(as people say)", "(to be brief)"]
-_STOP = set("about after again also been being both could does each even every from have here into just like many more most much only other over same some such than that their them then there these they this those very well were what when where which while will with would your you're it's i'm can't don't that's because".split())
-_TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety", 100: "a hundred"}
+_STOP = set(
+    "about after again also been being both could does each even every from have here into just like many more most much only other over same some such than that their them then there these they this those very well were what when where which while will with would your you're it's i'm can't don't that's because".split()
+)
+_TENS = {
+    20: "twenty",
+    30: "thirty",
+    40: "forty",
+    50: "fifty",
+    60: "sixty",
+    70: "seventy",
+    80: "eighty",
+    90: "ninety",
+    100: "a hundred",
+}
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_OFFER = re.compile(r"\b(?:let me know|happy to help|glad to help|feel free to ask|just ask|anything else|ask me|i can help|can i help|help you (?:with|further)|more help)\b", re.I)
+_OFFER = re.compile(
+    r"\b(?:let me know|happy to help|glad to help|feel free to ask|just ask|anything else|ask me|i can help|can i help|help you (?:with|further)|more help)\b",
+    re.I,
+)
 _FIRST = re.compile(r"\b(?:I|me|my|mine|myself|I'm|I'll|I've|I'd)\b")
 _APOLOGY = re.compile(r"\b(?:sorry|apolog\w*|regret|excuse me|pardon)\b", re.I)
 _THANK = re.compile(r"\b(?:thank you|thanks|grateful)\b", re.I)
@@ -56,7 +88,14 @@ def _without(text: str, broken: Callable[[str], bool]) -> str | None:
 
 def _lowered(text: str) -> str:
     first = text.split(" ", 1)[0].strip(",.!?:;")
-    keep = first == "I" or first.startswith("I'") or not re.fullmatch(r"The|A|An|You|It|That|There|This|No|Yes|In|We|They|Some|Most|Many|First|By|One|Not|If|For|To|Your|Try|Use|Put|Keep|Take", first)
+    keep = (
+        first == "I"
+        or first.startswith("I'")
+        or not re.fullmatch(
+            r"The|A|An|You|It|That|There|This|No|Yes|In|We|They|Some|Most|Many|First|By|One|Not|If|For|To|Your|Try|Use|Put|Keep|Take",
+            first,
+        )
+    )
     return text if keep else text[0].lower() + text[1:]
 
 

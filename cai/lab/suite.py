@@ -66,9 +66,7 @@ class LabSuite:
 
     def __init__(self, per_behaviour: int, *, seed: int = 0) -> None:
         families = [family for family in BEHAVIOURS for _ in range(per_behaviour)]
-        self._trials = tuple(
-            Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed)
-        )
+        self._trials = tuple(Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed))
 
     @property
     def behaviours(self) -> Sequence[Behaviour]:

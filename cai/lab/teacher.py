@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from cai.lab.checker import broken, check
+from cai.lab.checker import broken, check, courtesy
 from cai.lab.critiques import (
-    FAULT,
-    NOTHING,
     Branch,
     crossing_branch,
     own_branch,
@@ -29,7 +27,7 @@ from cai.lab.wordings import Wordings
 from cai.lab.world import FAMILIES, SYSTEM, Family, LabItem, Quality, Split, World, expand
 from constitution.messages import Message, assistant, system, user
 
-__all__ = ["FAULT", "NOTHING", "Branch", "Lesson", "lesson", "lessons"]
+__all__ = ["Branch", "Lesson", "draft_pool", "lesson", "lessons"]
 
 FAMILY_WEIGHTS: Mapping[Family, float] = {
     "wrong": 0.20,
@@ -112,8 +110,6 @@ def lesson(world: World, pool: Pool, seed: int, index: int, split: Split = "trai
 
 def check_tone(text: str) -> bool:
     """Whether a reply has a rude or flattering remark."""
-    from cai.lab.checker import courtesy
-
     return courtesy(text).label == "bad"
 
 

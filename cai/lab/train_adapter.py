@@ -81,7 +81,9 @@ class Course:
         self.tokens += len(flat.ids)
         self.seconds += time.monotonic() - started
         with torch.no_grad():
-            parts = {p.name.lower(): float(losses[flat.parts == p].mean()) for p in PART_WEIGHTS if bool((flat.parts == p).any())}
+            parts = {
+                p.name.lower(): float(losses[flat.parts == p].mean()) for p in PART_WEIGHTS if bool((flat.parts == p).any())
+            }
             right = (logits.argmax(-1) == flat.targets)[flat.parts == Part.VERDICT].float().mean()
         return parts | {"verdict_right": float(right)}
 

@@ -98,7 +98,12 @@ class LabItem:
     def to_row(self) -> dict[str, Any]:
         """The input row of `cai run`: conversation, tags, and the truth under `lab`."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": self.prompt}]
-        return {"uid": self.uid, "messages": messages, "tags": list(self.tags), "lab": asdict(self) | {"slots": dict(self.slots)}}
+        return {
+            "uid": self.uid,
+            "messages": messages,
+            "tags": list(self.tags),
+            "lab": asdict(self) | {"slots": dict(self.slots)},
+        }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> LabItem:
