@@ -1,0 +1,17 @@
+"""Runs the stages in order: the only writer to the run folder."""
+
+from cai.pipeline.events import OnProgress, StageProgress
+from cai.pipeline.preflight import Inputs, read_inputs
+from cai.pipeline.running import RunSummary, run
+from cai.pipeline.session import Session, open_session
+
+__all__ = [
+    "Inputs",
+    "OnProgress",
+    "RunSummary",
+    "Session",
+    "StageProgress",
+    "open_session",
+    "read_inputs",
+    "run",
+]

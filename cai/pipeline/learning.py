@@ -1,0 +1,77 @@
+"""Supervised and preference training as stages of a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cai.data.rows import sft_records
+from cai.models.spec import ModelSpec
+from cai.pipeline.exporting import finished_records, pairs
+from cai.pipeline.session import Session
+from cai.records import SFTRecord, Stage
+from cai.training.results import TrainingEvent, TrainingResult
+
+
+def train_sft_stage(session: Session) -> TrainingResult:
+    """Fine-tune the policy on the final replies. An interrupted run goes on, a finished one is returned as it is."""
+    from cai.training.sft import train_sft
+
+    config = session.inputs.config
+    assert config.sft is not None, "asked for by the configuration"
+    session.release_engines()
+    rows = list(sft_records(finished_records(session)))
+    result = train_sft(config.policy, rows, config.sft, session.folder.path / Stage.SFT, on_event=_told(session, "sft"))
+    session.folder.put_stage(Stage.SFT, result.fingerprint, result.as_json())
+    return result
+
+
+def train_dpo_stage(session: Session) -> TrainingResult:
+    """Train on the labelled pairs, from the supervised model where there is one, held near it; kept drafts are anchors."""
+    from cai.training.dpo import train_dpo
+
+    config = session.inputs.config
+    assert config.dpo is not None, "asked for by the configuration"
+    session.release_engines()
+    start = trained_spec(session, Stage.SFT) or config.policy
+    result = train_dpo(
+        start, list(pairs(session)), _anchors(session), config.dpo, session.folder.path / Stage.DPO, on_event=_told(session, "dpo")
+    )
+    session.folder.put_stage(Stage.DPO, result.fingerprint, result.as_json())
+    return result
+
+
+def trained_spec(session: Session, stage: Stage) -> ModelSpec | None:
+    """The model that a training stage of this configuration left in the run folder, as a model to load; None without one."""
+    policy = session.inputs.config.policy
+    settings = session.inputs.config.sft if stage is Stage.SFT else session.inputs.config.dpo
+    folder = session.folder.path / stage
+    if settings is None or not (folder / "training.json").is_file():
+        return None
+    if settings.lora is not None and not settings.merge:
+        return policy.model_copy(update={"adapter": str(folder / "adapter")})
+    return policy.model_copy(update={"name": str(folder), "adapter": None, "revision": None, "chat_template": None})
+
+
+def newest_spec(session: Session) -> ModelSpec | None:
+    """The last trained model of the run."""
+    return trained_spec(session, Stage.DPO) or trained_spec(session, Stage.SFT)
+
+
+def forget_training(folder: Path) -> None:
+    """Remove a trained model from a run folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _anchors(session: Session) -> list[SFTRecord]:
+    kept = (record for record in finished_records(session) if not record.changed)
+    return list(sft_records(kept))
+
+
+def _told(session: Session, name: str):  # noqa: ANN202 - a closure over the session
+    def tell(event: TrainingEvent) -> None:
+        stage = f"{name} reference" if event.phase == "reference" else f"{name} training"
+        loss = f"loss {event.loss:.3f}, " if event.loss is not None else ""
+        session.tell(stage, event.step, event.total_steps, f"{loss}{event.tokens_per_second:.0f} tokens/s")
+
+    return tell

@@ -1,0 +1,113 @@
+"""What a run needs, read and checked before any model is loaded; every problem at once.
+
+Knows configuration, principle files, prompts and the files of models; loads no weights and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cai.config.settings import RunConfig
+from cai.data.prompts import read_items
+from cai.errors import CaiError, ConfigError, ProblemList
+from cai.models.checking import check_model
+from cai.records import FailureRecord, Item
+from cai.store.canonical import fingerprint
+from constitution.errors import ConstitutionError
+from constitution.loading import load_constitution
+from constitution.schema import Constitution
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A checked run.
+
+    Args:
+        config: As it was read.
+        constitution: The principles in use.
+        items: Every readable input row, in order.
+        held_out: Uids of the items that no model is trained on.
+        failures: Input rows that could not be read.
+        source: Where the prompts come from, in words.
+    """
+
+    config: RunConfig
+    constitution: Constitution
+    items: tuple[Item, ...]
+    held_out: frozenset[str]
+    failures: tuple[FailureRecord, ...]
+    source: str
+
+    @property
+    def training_items(self) -> tuple[Item, ...]:
+        """The items that go through the loop."""
+        return tuple(item for item in self.items if item.uid not in self.held_out)
+
+    @property
+    def held_out_items(self) -> tuple[Item, ...]:
+        """The items kept for before and after."""
+        return tuple(item for item in self.items if item.uid in self.held_out)
+
+    def fingerprint(self) -> str:
+        """Of the prompts: which there are, and which are held out."""
+        return fingerprint([self.items, sorted(self.held_out), self.failures])
+
+
+def read_inputs(config: RunConfig) -> Inputs:
+    """Read principles and prompts, and look at the models' files.
+
+    Raises:
+        ProblemList: With everything that is wrong, each with its place and what to do.
+    """
+    problems: list[CaiError] = []
+    constitution = _constitution(config, problems)
+    problems += check_model(config.policy)
+    if config.feedback is not None and config.feedback != config.policy:
+        problems += check_model(config.feedback)
+    items, failures, source = _prompts(config, problems)
+    if constitution is None or problems:
+        raise ProblemList("This run cannot start:", list(dict.fromkeys(problems)))
+    held_out = frozenset[str]() if config.lab else _held_out(items, config.holdout_share, config.seed)
+    return Inputs(config, constitution, items, held_out, failures, source)
+
+
+def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution | None:
+    try:
+        constitution = load_constitution(config.constitution)
+    except ConstitutionError as error:
+        problems += [ConfigError(str(each)) for each in error.errors]
+        return None
+    known = {principle.id for principle in constitution.principles}
+    asked = [("principles", config.principles)]
+    if isinstance(config.labels.principles, tuple):
+        asked.append(("labels.principles", config.labels.principles))
+    for key, ids in asked:
+        if unknown := [name for name in ids if name not in known]:
+            problems.append(
+                ConfigError(f"`{key}`: no principle {', '.join(unknown)} in the constitution", f"there are {', '.join(sorted(known))}")
+            )
+            return None
+    return constitution.select(config.principles) if config.principles else constitution
+
+
+def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[tuple[Item, ...], tuple[FailureRecord, ...], str]:
+    if config.lab is not None:
+        from cai.lab.suite import loop_items
+
+        return tuple(loop_items(config.lab.items, config.lab.seed)), (), f"the lab's world, seed {config.lab.seed}"
+    assert config.prompts is not None
+    try:
+        found = read_items(config.prompts)
+    except CaiError as error:
+        problems.append(error)
+        return (), (), ""
+    return found.items, found.failures, config.prompts.path
+
+
+def _held_out(items: Sequence[Item], share: float, seed: int) -> frozenset[str]:
+    """The same items whatever their order; an item's place depends on the seed and its uid alone."""
+    count = round(len(items) * share)
+    ranked = sorted((hashlib.sha256(f"{seed}/held-out/{item.uid}".encode("utf-8", "surrogatepass")).digest(), item.uid) for item in items)
+    return frozenset(uid for _, uid in ranked[: min(count, len(items) - 1)])

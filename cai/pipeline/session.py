@@ -1,0 +1,144 @@
+"""An open run: its folder, its inputs, and its engines, each loaded when a stage first needs it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from cai.engines.base import Engine
+from cai.engines.opening import open_engine
+from cai.models.spec import ModelSpec
+from cai.pipeline.events import OnProgress, StageProgress
+from cai.pipeline.preflight import Inputs
+from cai.records import Outcome, Stage
+from cai.store import MemoisedEngine, RunFolder, fingerprint
+
+MANIFEST_VERSION = 1
+PROGRAM = "constitution-cai"
+
+
+@dataclass
+class Session:
+    """A run at work. Engines remember every call in the run folder."""
+
+    inputs: Inputs
+    folder: RunFolder
+    on_progress: OnProgress | None = None
+    _engines: dict[ModelSpec, Engine] = field(default_factory=dict[ModelSpec, Engine])
+
+    @property
+    def policy(self) -> Engine:
+        return self.engine(self.inputs.config.policy)
+
+    @property
+    def feedback(self) -> Engine:
+        return self.engine(self.inputs.config.feedback_or_policy)
+
+    def engine(self, spec: ModelSpec) -> Engine:
+        """The remembering engine of a model."""
+        if spec not in self._engines:
+            self._engines[spec] = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
+        return self._engines[spec]
+
+    def release_engines(self) -> None:
+        """Give back the memory of loaded models: training loads its own."""
+        self._engines.clear()
+        if "torch" in sys.modules:
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if self.on_progress is not None:
+            self.on_progress(StageProgress(stage, done, total, note))
+
+    def is_current(self, stage: Stage, key: str) -> bool:
+        """Whether a stage was finished on these very inputs."""
+        finished = self.folder.stage(stage)
+        return finished is not None and finished.fingerprint == key
+
+    def key(self, *parts: object) -> str:
+        """Fingerprint of what a stage's result depends on."""
+        return fingerprint([MANIFEST_VERSION, *parts])
+
+    @property
+    def failed_rows(self) -> int:
+        return self.folder.ledger_counts()[Outcome.FAILED]
+
+    def write_manifest(self) -> None:
+        """Everything one needs to know to repeat the run."""
+        config = self.inputs.config
+        self.folder.write_manifest(
+            {
+                "version": MANIFEST_VERSION,
+                "program": metadata.version(PROGRAM),
+                "seed": config.seed,
+                "config": config,
+                "constitution": self.inputs.constitution.model_dump(mode="json")
+                | {"fingerprint": self.inputs.constitution.fingerprint},
+                "models": {"policy": _described(config.policy), "feedback": _described(config.feedback_or_policy)},
+                "prompts": {
+                    "source": self.inputs.source,
+                    "rows": len(self.inputs.items) + len(self.inputs.failures),
+                    "items": len(self.inputs.items),
+                    "failures": len(self.inputs.failures),
+                    "held_out": len(self.inputs.held_out),
+                },
+                "environment": _environment(),
+            }
+        )
+
+
+@contextmanager
+def open_session(inputs: Inputs, on_progress: OnProgress | None = None) -> Generator[Session]:
+    """Open (or begin) the run folder of a checked configuration; everything finished is committed when the block is left.
+
+    Raises:
+        StoreError: If the folder is locked, foreign, damaged or cannot be written.
+        ModelError: If a model cannot be used after all.
+    """
+    with RunFolder.open(inputs.config.run) as folder:
+        session = Session(inputs, folder, on_progress)
+        folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
+        session.write_manifest()
+        try:
+            yield session
+        finally:
+            session.release_engines()
+
+
+def _described(spec: ModelSpec) -> dict[str, Any]:
+    from cai.models.loading import open_model
+
+    opened = open_model(spec)
+    return {
+        "name": str(spec),
+        "source": opened.source,
+        "fingerprint": opened.fingerprint,
+        "dtype": str(opened.dtype).removeprefix("torch."),
+        "device": str(opened.device),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "transformers": metadata.version("transformers"),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": _device_name(),
+    }
+
+
+def _device_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
