@@ -34,7 +34,7 @@ class Row:
     Args:
         index: Of its request.
         prompt: Token ids.
-        params: How its tokens are drawn. Equal parameters are drawn together, so what does not matter to it is left at its default.
+        params: How its tokens are drawn. Rows with equal ones are drawn together: what does not matter to it keeps its default.
         seed: Of its noise.
         max_tokens: Of the answer.
         most_tokens: Prompt plus answer may become this long.

@@ -39,7 +39,7 @@ class TokenTree:
             if self.tokens[place] != token:
                 break
             shared += 1
-        self._branched |= 0 < len(self.tokens) and shared < len(self._last_path)
+        self._branched |= len(self.tokens) > 0 and shared < len(self._last_path)
         path = self._last_path[:shared]
         for token in sequence[shared:]:
             path.append(len(self.tokens))

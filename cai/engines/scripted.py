@@ -1,0 +1,146 @@
+"""An engine whose answers come from a table: for dry runs, and for tests of logic that need no model.
+
+Knows no tokenizer and imports no torch: its tokens are words. It keeps the contract of `cai.engines.base` all the same
+(context limit, `max_tokens`, stop strings, keys, failures as data), so that what works with it works with a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import TypeAlias
+
+from cai.engines.base import (
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    GenerationResult,
+    RequestFailure,
+    ScoreRequest,
+    ScoreResult,
+    Scores,
+)
+from constitution.messages import Conversation
+
+Answers: TypeAlias = Mapping[str, str] | Callable[[GenerationRequest], str | RequestFailure]
+Logps: TypeAlias = Mapping[str, float] | Callable[[ScoreRequest], Sequence[float] | RequestFailure]
+
+_WORD = re.compile(r"\S+")
+
+
+class ScriptedEngine:
+    """Answers as it is told. Implements `cai.engines.base.Engine`.
+
+    Args:
+        answer: What is answered to a request. A mapping answers with the value of its first key that stands in the last
+            message ("" stands in every message, so it is the answer to all else); a function is asked with the request.
+        scores: Log-probabilities in nats: of each continuation by its text, or by a function of the request.
+        context_tokens: The longest prompt plus answer, in words.
+        name: Part of the fingerprint. Two functions cannot be told apart, so give them different names where it matters.
+
+    What the script does not foresee is a `RequestFailure` with the cause `not_scripted`.
+    """
+
+    def __init__(self, answer: Answers, scores: Logps | None = None, *, context_tokens: int = 4096, name: str = "") -> None:
+        self._answer = answer
+        self._scores = {} if scores is None else scores
+        self._context_tokens = context_tokens
+        self._name = name
+        self.asked: list[GenerationRequest | ScoreRequest] = []
+        """Every request so far, in the order in which they were answered."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of name, tables and context limit."""
+        tables = [sorted(each.items()) if isinstance(each, Mapping) else "function" for each in (self._answer, self._scores)]
+        order = list(self._answer) if isinstance(self._answer, Mapping) else []
+        return _digest(["scripted", self._name, tables, order, self._context_tokens])
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt plus answer, in words."""
+        return self._context_tokens
+
+    def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
+        """Words of the conversation and the prefix, and one for each turn, the assistant's own included."""
+        texts = [*(each.content for each in messages), response_prefix]
+        return sum(len(_WORD.findall(text)) for text in texts) + len(messages) + 1
+
+    def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
+        """Hash of the whole request; a function may look at any part of it."""
+        turns = [(each.role, each.content) for each in request.messages]
+        if isinstance(request, ScoreRequest):
+            content = ["score", turns, request.response_prefix, request.continuations]
+        else:
+            params = request.params.model_dump(mode="json")
+            content = ["generate", turns, request.response_prefix, params, request.noise_key]
+        return _digest([self.fingerprint, content])
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        """Answer requests, in their order."""
+        for index, request in enumerate(requests):
+            self.asked.append(request)
+            yield index, self._generation(request)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        """Score requests, in their order."""
+        for index, request in enumerate(requests):
+            self.asked.append(request)
+            yield index, self._scored(request)
+
+    def _generation(self, request: GenerationRequest) -> GenerationResult:
+        prompt_tokens = self.count_tokens(request.messages, request.response_prefix)
+        if prompt_tokens >= self._context_tokens:
+            return self._too_long(prompt_tokens)
+        text = self._look_up(request)
+        if isinstance(text, RequestFailure):
+            return text
+        finish = FinishReason.STOP
+        found = [place for stop in request.params.stop if stop and (place := text.find(stop)) >= 0]
+        if found:
+            text = text[: min(found)]
+        words = list(_WORD.finditer(text))
+        most = min(request.params.max_tokens, self._context_tokens - prompt_tokens)
+        if len(words) > most:
+            text, finish = text[: words[most - 1].end()], FinishReason.LENGTH
+        return Generation(text, finish, prompt_tokens, min(len(words), most))
+
+    def _look_up(self, request: GenerationRequest) -> str | RequestFailure:
+        if not isinstance(self._answer, Mapping):
+            return self._answer(request)
+        asked = request.messages[-1].content
+        for part, answer in self._answer.items():
+            if part in asked:
+                return answer
+        return _not_scripted(asked)
+
+    def _scored(self, request: ScoreRequest) -> ScoreResult:
+        prompt_tokens = self.count_tokens(request.messages, request.response_prefix)
+        longest = prompt_tokens + max((len(_WORD.findall(each)) for each in request.continuations), default=0)
+        if longest > self._context_tokens:
+            return self._too_long(longest)
+        if isinstance(self._scores, Mapping):
+            table = self._scores
+            unknown = next((each for each in request.continuations if each not in table), None)
+            if unknown is not None:
+                return _not_scripted(unknown)
+            return Scores(tuple(table[each] for each in request.continuations), prompt_tokens)
+        logps = self._scores(request)
+        if isinstance(logps, RequestFailure):
+            return logps
+        if len(logps) != len(request.continuations):
+            raise ValueError(f"{len(logps)} log-probabilities for {len(request.continuations)} continuations")
+        return Scores(tuple(logps), prompt_tokens)
+
+    def _too_long(self, tokens: int) -> RequestFailure:
+        return RequestFailure("prompt_too_long", f"the prompt has {tokens:,} words; the script takes {self._context_tokens:,}")
+
+
+def _not_scripted(text: str) -> RequestFailure:
+    return RequestFailure("not_scripted", f"the script has no answer to {text[:60]!r}")
+
+
+def _digest(content: object) -> str:
+    return sha256(json.dumps(content).encode()).hexdigest()
