@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from cai.cli import check, config_, demo, eval_, init, report_, run, show, try_
+from cai.cli import check, config_, demo, eval_, init, report_, run, show, train, try_
 
 app = typer.Typer(
     name="cai",
@@ -34,8 +34,8 @@ app.command("run", rich_help_panel=RUNS)(run.run)
 app.command("generate", rich_help_panel=STAGES)(run.generate)
 app.command("label", rich_help_panel=STAGES)(run.label)
 app.command("export", rich_help_panel=STAGES)(run.export)
-app.command("sft", rich_help_panel=STAGES)(run.sft)
-app.command("dpo", rich_help_panel=STAGES)(run.dpo)
+app.command("sft", rich_help_panel=STAGES)(train.sft)
+app.command("dpo", rich_help_panel=STAGES)(train.dpo)
 app.command("eval", rich_help_panel=STAGES)(eval_.evaluate)
 app.command("report", rich_help_panel=STAGES)(report_.report)
 app.add_typer(config_.app, name="config", rich_help_panel=RUNS)

@@ -1,0 +1,74 @@
+"""`cai run` and its stages: `generate`, `label`, `export`, `sft`, `dpo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cai.records import Stage
+
+if TYPE_CHECKING:
+    from cai.config import RunConfig
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run, as a YAML file; `cai init` writes one.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set dpo.beta=0.2. May be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+ROWS_FAILED = 3
+
+
+def run(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+    """All of it: principles and prompts in; data sets, a trained model, before/after and a report out. Resumes by itself."""
+    perform(read(config, settings), until=Stage.EVALUATE, json=json)
+
+
+def generate(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+    """Draft, critique and revise."""
+    perform(read(config, settings), until=Stage.GENERATE, json=json)
+
+
+def label(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+    """Label pairs by AI feedback (what comes before is done first, or reused)."""
+    perform(read(config, settings), until=Stage.LABEL, json=json)
+
+
+def export(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+    """Write the data sets (what comes before is done first, or reused)."""
+    perform(read(config, settings), until=Stage.EXPORT, json=json)
+
+
+def read(path: Path | None, settings: list[str] | None) -> RunConfig:
+    """The checked configuration of a run."""
+    from cai.config import read_config
+
+    return read_config(path, settings or []).config
+
+
+def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
+    """Run up to a stage, show progress on stderr and the result on stdout.
+
+    Raises:
+        typer.Exit: With 3 if rows failed, 130 if it was interrupted.
+    """
+    from cai.cli.progress import ProgressDisplay
+    from cai.cli.summary import print_summary, summary_json
+    from cai.pipeline import open_session, read_inputs
+    from cai.pipeline import run as run_stages
+
+    inputs = read_inputs(config)
+    try:
+        with ProgressDisplay() as display, open_session(inputs, display.show) as session:
+            summary = run_stages(session, until=until)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Finished work is kept; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if json:
+        typer.echo(summary_json(summary))
+    else:
+        print_summary(summary)
+    if summary.failed_rows:
+        raise typer.Exit(ROWS_FAILED)

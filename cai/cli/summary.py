@@ -1,0 +1,169 @@
+"""What a run or a training came to, on the terminal. Model text is printed as text: never as markup, never as control codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cai.evaluation.results import BehaviourRow, EvaluationResult
+from cai.labels.quality import LabelQuality
+from cai.pipeline import RunSummary
+from cai.records import Outcome, RevisionRecord
+from cai.report.diffs import word_diff
+from cai.training.results import TrainingResult
+
+_STYLES = {"kept": "", "removed": "red strike", "added": "green"}
+
+
+def visible(text: str) -> str:
+    """Text with control characters made visible, so that it cannot steer a terminal; line breaks and tabs stay."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def diff_text(before: str, after: str) -> Text:
+    """Both texts as one, with what was taken out and put in."""
+    text = Text()
+    for piece in word_diff(before, after):
+        text.append(visible(piece.text), style=_STYLES[piece.kind])
+    return text
+
+
+def print_summary(summary: RunSummary, console: Console | None = None) -> None:
+    """Ledger, labels, training, before and after, and where everything lies."""
+    out = console or Console(highlight=False)
+    out.print(_ledger(summary))
+    if summary.quality is not None:
+        out.print(Text(_label_line(summary.quality)))
+    for stage, result in summary.training.items():
+        print_training(stage, result, out)
+    if summary.evaluation is not None:
+        print_evaluation(summary.evaluation, out)
+    print_places(summary, out)
+
+
+def print_places(summary: RunSummary, out: Console) -> None:
+    """Where everything lies."""
+    places: list[tuple[str, Any]] = [("report", summary.report)]
+    if (summary.folder / "datasets").is_dir():
+        places.append(("data sets", summary.folder / "datasets"))
+    if summary.model is not None:
+        places.append(("trained model", summary.model))
+    table = Table.grid(padding=(0, 2))
+    for name, place in places:
+        table.add_row(name, Text(str(place), overflow="fold"))
+    out.print(table)
+
+
+def print_training(name: str, result: TrainingResult, console: Console | None = None) -> None:
+    """One line of figures, and every warning."""
+    out = console or Console(highlight=False)
+    last = result.last_metrics
+    figures = [f"{key} {last[key]:.3f}" for key in ("loss", "rewards/accuracies", "rewards/margins") if key in last]
+    dropped = "".join(f", {count} left out ({reason})" for reason, count in result.dropped_counts.items())
+    anchors = f" and {result.anchors} anchors" if result.anchors else ""
+    out.print(
+        Text(f"{name}: {result.trained_rows} rows{anchors} in {result.steps} steps, {result.seconds:.0f} s{dropped}; last step: {', '.join(figures)}")
+    )
+    for warning in result.warnings:
+        out.print(Text(f"  ! {warning}", style="yellow"))
+
+
+def print_evaluation(result: EvaluationResult, console: Console | None = None) -> None:
+    """The before/after table with intervals; faults first, then controls."""
+    out = console or Console(highlight=False)
+    out.print(_before_after(f"Before and after, judged by {result.judge}; share of bad answers, 95 % intervals", result.rows))
+    for name, rows in result.by_temperature.items():
+        if len(result.by_temperature) > 1:
+            out.print(_before_after(name, rows))
+    for line in result.verdicts():
+        out.print(Text(f"  {line}"))
+    if result.failures:
+        out.print(Text(f"  {result.failures} answers could not be given or judged, and are in no share.", style="yellow"))
+    for shown in result.showcase:
+        out.print()
+        out.print(Text(f"“{visible(shown.prompt)}”", style="bold"))
+        out.print(Text(f"  before: {visible(shown.before)}"))
+        out.print(Text(f"  after:  {visible(shown.after)}"))
+    out.print()
+
+
+def print_transcripts(records: Iterable[RevisionRecord], out: Console) -> None:
+    """Prompt, draft → revision as word diff, and the critique between them."""
+    for record in records:
+        out.print(Text(f"“{visible(record.messages[-1].content)}”", style="bold"))
+        before = record.draft
+        out.print(Text(f"  draft:    {visible(before)}"))
+        for each in record.rounds:
+            out.print(Text(f"  critique: {visible(each.critique)}  [{each.principle_id}]", style="cyan"))
+            if each.revision is not None:
+                out.print(Text("  revision: ").append_text(diff_text(before, each.revision)))
+                before = each.revision
+        out.print()
+
+
+def summary_json(summary: RunSummary) -> str:
+    """The same for programs."""
+    content: dict[str, Any] = {
+        "folder": str(summary.folder),
+        "ledger": {outcome.value: count for outcome, count in summary.ledger.items()},
+        "reasons": [
+            {"outcome": outcome.value, "reason": reason, "count": count} for (outcome, reason), count in summary.reasons.items()
+        ],
+        "labels": summary.quality.model_dump(mode="json") if summary.quality else None,
+        "training": {stage.value: result.model_dump(mode="json") for stage, result in summary.training.items()},
+        "evaluation": summary.evaluation.model_dump(mode="json", exclude={"answers"}) if summary.evaluation else None,
+        "model": str(summary.model) if summary.model else None,
+        "report": str(summary.report),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def _ledger(summary: RunSummary) -> Table:
+    total = sum(summary.ledger.values())
+    table = Table(title=f"What became of {total} input rows", title_justify="left", title_style="bold")
+    table.add_column("outcome")
+    table.add_column("reason")
+    table.add_column("rows", justify="right")
+    order = list(Outcome)
+    for (outcome, reason), count in sorted(summary.reasons.items(), key=lambda entry: (order.index(entry[0][0]), -entry[1])):
+        table.add_row(outcome.value, Text(reason), str(count), style="red" if outcome is Outcome.FAILED else "")
+    return table
+
+
+def _label_line(quality: LabelQuality) -> str:
+    parts = [f"labels: {quality.pairs} pairs ({quality.method or 'no'} labels), {quality.undecided} undecided"]
+    for name, value in (
+        ("judge preferred the draft", quality.draft_won_share),
+        ("longer answer chosen", quality.longer_won_share),
+        ("same slot in both orders", quality.same_slot_share),
+    ):
+        if value is not None:
+            parts.append(f"{name} {value:.0%}")
+    return "; ".join(parts)
+
+
+def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name, justify in (("behaviour", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("p", "right"), ("prompts", "right")):
+        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType] - rich's literal type
+    for kind in ("fault", "control"):
+        for row in (each for each in rows if each.kind == kind):
+            table.add_row(
+                Text(row.label + (" (control)" if kind == "control" else "")),
+                f"{row.before:.0%} [{row.before_low:.0%}, {row.before_high:.0%}]".replace("[", "\\["),
+                f"{row.after:.0%} [{row.after_low:.0%}, {row.after_high:.0%}]".replace("[", "\\["),
+                f"{100 * row.difference:+.0f} [{100 * row.difference_low:+.0f}, {100 * row.difference_high:+.0f}]".replace("[", "\\["),
+                "<0.001" if row.mcnemar_p < 0.001 else f"{row.mcnemar_p:.3f}",
+                str(row.prompts) + ("" if row.enough else " (too few)"),
+            )
+        table.add_section()
+    broken = [(row.broken_before * row.answers, row.broken_after * row.answers, row.answers) for row in rows]
+    if broken:
+        answers = sum(n for _, _, n in broken)
+        table.add_row("broken text", f"{sum(b for b, _, _ in broken) / answers:.1%}", f"{sum(a for _, a, _ in broken) / answers:.1%}", "", "", "")
+    return table

@@ -1,0 +1,102 @@
+"""One prompt through the loop, in memory: what `cai try` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cai.config.settings import EngineSettings
+from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, SamplingParams
+from cai.engines.opening import open_engine
+from cai.errors import CaiError, ConfigError, ProblemList
+from cai.loop import LoopSettings, run_loop
+from cai.models.checking import check_model
+from cai.models.embedded import EMBEDDED_NAME
+from cai.models.spec import ModelSpec
+from cai.records import FailureRecord, Item, RevisionRecord
+from constitution.loading import load_constitution
+from constitution.messages import system, user
+from constitution.schema import Constitution
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What to try; see the options of `cai try`."""
+
+    prompt: str
+    constitution: tuple[str, ...]
+    principles: tuple[str, ...]
+    draft: str | None
+    model: str
+    feedback: str | None
+    system: str | None
+    rounds: int
+    tags: tuple[str, ...]
+    temperature: float
+    max_tokens: int
+    seed: int
+
+
+class _Given:
+    """An engine that answers every request with one given text: the draft that the user wrote."""
+
+    def __init__(self, text: str, inner: Engine) -> None:
+        self._text, self._inner = text, inner
+        self.fingerprint, self.context_tokens = inner.fingerprint, inner.context_tokens
+        self.count_tokens, self.request_key, self.score = inner.count_tokens, inner.request_key, inner.score
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
+        for number, _ in enumerate(requests):
+            yield number, Generation(self._text, FinishReason.STOP, 0, 0)
+
+
+def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
+    """Run the loop on one prompt: with the drawn principle, or with each of the named ones, one after another.
+
+    Raises:
+        ProblemList: With everything that is wrong.
+    """
+    constitution = load_constitution(trial.constitution)
+    policy_spec = ModelSpec(name=trial.model)
+    feedback_spec = _feedback(trial, policy_spec)
+    problems: list[CaiError] = [*check_model(policy_spec), *([] if feedback_spec == policy_spec else check_model(feedback_spec))]
+    known = [principle.id for principle in constitution.principles]
+    problems += [
+        ConfigError(f"no principle `{name}`", f"there are {', '.join(known)}") for name in trial.principles if name not in known
+    ]
+    if not trial.prompt.strip():
+        problems.append(ConfigError("the prompt is empty"))
+    if problems:
+        raise ProblemList("This cannot be tried:", problems)
+    policy = open_engine(policy_spec, EngineSettings())
+    feedback = policy if feedback_spec == policy_spec else open_engine(feedback_spec, EngineSettings())
+    if trial.draft is not None:
+        policy = _Given(trial.draft, policy)
+    greedy = SamplingParams(temperature=0.0, max_tokens=trial.max_tokens)
+    settings = LoopSettings(
+        rounds=trial.rounds,
+        draft=SamplingParams(temperature=trial.temperature, max_tokens=trial.max_tokens),
+        critique=greedy,
+        revision=greedy,
+    )
+    messages = (user(trial.prompt),) if trial.system is None else (system(trial.system), user(trial.prompt))
+    outcomes: list[RevisionRecord | FailureRecord] = []
+    for chosen in _chosen(constitution, trial.principles):
+        item = Item(uid="try", messages=messages, tags=trial.tags)
+        outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed)
+    return outcomes
+
+
+def _chosen(constitution: Constitution, names: tuple[str, ...]) -> list[Constitution]:
+    """One constitution for each named principle, which then applies whatever the tags; the whole one when none is named."""
+    if not names:
+        return [constitution]
+    everywhere = [constitution.by_id(name).model_copy(update={"applies_to": ()}) for name in names]
+    return [Constitution(name=each.id, principles=(each,)) for each in everywhere]
+
+
+def _feedback(trial: Trial, policy: ModelSpec) -> ModelSpec:
+    if trial.feedback is not None:
+        name, _, adapter = trial.feedback.partition("+")
+        return ModelSpec(name=name.strip(), adapter=adapter.strip() or None)
+    return ModelSpec(name=EMBEDDED_NAME, adapter="feedback") if trial.model == EMBEDDED_NAME else policy
