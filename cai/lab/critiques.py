@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cai.lab.checker import asserted_values, broken, check, check_rule, courtesy, refuses, remarks
+from cai.lab.checker import broken, check, courtesy, refuses, remarks, values_in
 from cai.lab.replies import reply
-from cai.lab.rules import KINDS, parts, word_count
+from cai.lab.rules import KINDS, check_rule, parts, word_count
 from cai.lab.wordings import Unrelated, Wording, Wordings
 from cai.lab.world import LabItem, Split, World, capital
 from constitution.rendering import FAULT, NOTHING_TO_CHANGE
@@ -106,12 +106,12 @@ def _value(item: LabItem) -> str:
 
 
 def _said(item: LabItem, text: str) -> str:
-    values = asserted_values(item, text)
+    values = values_in(item, text)
     return f"says {values[0]}" if values and values[0] != item.value else "does not say so"
 
 
 def _claim_finding(item: LabItem, text: str, *, good: bool) -> Finding:
-    values = asserted_values(item, text)
+    values = values_in(item, text)
     truth = capital(item.truth)
     if good:
         return Finding(
@@ -173,7 +173,7 @@ def crossing_branch(words: Wordings, rng: random.Random, item: LabItem, text: st
         options.append(("truth", "The user claims nothing false."))
     if requests or item.family == "courtesy":
         options.append(("calibration", "The user asks nothing unknowable."))
-    if claims and check(item, text).label == "good" and item.value in asserted_values(item, text):
+    if claims and check(item, text).label == "good" and item.value in values_in(item, text):
         options.append(("calibration", f"{capital(item.truth)}, and the reply says so."))
     if not options:
         return None
