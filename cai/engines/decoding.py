@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -200,7 +201,7 @@ class DecodingLoop:
         for params, positions in kinds.items():
             logits = logits_NV if len(positions) == len(rows) else logits_NV[positions]
             drawn = draw(logits, params, [seeds[position] for position in positions], self.vocabulary)
-            for position, token in zip(positions, drawn.tolist(), strict=True):
+            for position, token in zip(positions, cast("Any", drawn).tolist(), strict=True):
                 tokens[position] = token
         return tokens
 

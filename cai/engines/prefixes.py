@@ -117,7 +117,7 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int) -> lis
     """
     groups: list[list[int]] = []
     size = 0
-    for index in sorted(range(len(sequences)), key=lambda each: sequences[each]):
+    for index in sorted(range(len(sequences)), key=lambda each: tuple(sequences[each])):
         sequence = sequences[index]
         shared = common_prefix(sequences[groups[-1][-1]], sequence) if groups else 0
         fits = size + len(sequence) - shared <= most_tokens

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
@@ -138,8 +139,9 @@ def _score_batch(forward: Forward, batch: Sequence[Sequence[ScoredSequences]]) -
     logits_NV = forward.logits(forest.ids(), (rows, columns), mask=mask, positions_BQ=positions)
     needed_M = torch.tensor(needed, device=logits_NV.device)
     targets_M = torch.tensor(targets, device=logits_NV.device)
-    normalisers_N = torch.cat([part.float().logsumexp(-1) for part in logits_NV.split(_LOGITS_AT_ONCE)])
-    logps = (logits_NV[needed_M, targets_M].float() - normalisers_N[needed_M]).tolist()
-    for (request, number), logp in zip(owners, logps, strict=True):
+    parts = torch.split(logits_NV, _LOGITS_AT_ONCE)
+    normalisers_N = torch.cat([part.float().logsumexp(-1) for part in parts])
+    logps_M = logits_NV[needed_M, targets_M].float() - normalisers_N[needed_M]
+    for (request, number), logp in zip(owners, cast("Any", logps_M).tolist(), strict=True):
         sums[request][number] += logp
     return sums

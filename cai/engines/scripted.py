@@ -45,7 +45,7 @@ class ScriptedEngine:
 
     def __init__(self, answer: Answers, scores: Logps | None = None, *, context_tokens: int = 4096, name: str = "") -> None:
         self._answer = answer
-        self._scores = {} if scores is None else scores
+        self._scores: Logps = scores if scores is not None else dict[str, float]()
         self._context_tokens = context_tokens
         self._name = name
         self.asked: list[GenerationRequest | ScoreRequest] = []
@@ -54,9 +54,9 @@ class ScriptedEngine:
     @property
     def fingerprint(self) -> str:
         """Digest of name, tables and context limit."""
-        tables = [sorted(each.items()) if isinstance(each, Mapping) else "function" for each in (self._answer, self._scores)]
-        order = list(self._answer) if isinstance(self._answer, Mapping) else []
-        return _digest(["scripted", self._name, tables, order, self._context_tokens])
+        answers = "function" if callable(self._answer) else list(self._answer.items())  # their order decides
+        scores = "function" if callable(self._scores) else sorted(self._scores.items())
+        return _digest(["scripted", self._name, answers, scores, self._context_tokens])
 
     @property
     def context_tokens(self) -> int:
@@ -108,7 +108,7 @@ class ScriptedEngine:
         return Generation(text, finish, prompt_tokens, min(len(words), most))
 
     def _look_up(self, request: GenerationRequest) -> str | RequestFailure:
-        if not isinstance(self._answer, Mapping):
+        if callable(self._answer):
             return self._answer(request)
         asked = request.messages[-1].content
         for part, answer in self._answer.items():
@@ -121,7 +121,7 @@ class ScriptedEngine:
         longest = prompt_tokens + max((len(_WORD.findall(each)) for each in request.continuations), default=0)
         if longest > self._context_tokens:
             return self._too_long(longest)
-        if isinstance(self._scores, Mapping):
+        if not callable(self._scores):
             table = self._scores
             unknown = next((each for each in request.continuations if each not in table), None)
             if unknown is not None:

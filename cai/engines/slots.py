@@ -22,7 +22,7 @@ class SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, store: SlotCache) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - its keyword arguments have no types
         self._store = store
         self.keys_SGCD: Tensor | None = None
         self.values_SGCD: Tensor | None = None
@@ -88,9 +88,7 @@ class SlotCache(Cache):
         columns = max(columns, have_columns)
         grown: list[list[Tensor]] = []
         for number, mine in enumerate(self.slot_layers):
-            examples = (
-                (mine.keys_SGCD, mine.values_SGCD) if like is None else (like.layers[number].keys, like.layers[number].values)
-            )
+            examples = (mine.keys_SGCD, mine.values_SGCD) if like is None else _stored(like, number)
             pair: list[Tensor] = []
             for old, example in zip((mine.keys_SGCD, mine.values_SGCD), examples, strict=True):
                 assert example is not None
@@ -107,11 +105,10 @@ class SlotCache(Cache):
         """Copy the tokens at `path` of one row of a prefill's cache into a slot."""
         length = len(path)
         straight = path[-1] == length - 1
-        index = None if straight else torch.tensor(path, device=source.layers[0].keys.device)  # pyright: ignore[reportOptionalMemberAccess]
-        for mine, theirs in zip(self.slot_layers, source.layers, strict=True):
-            for target, given in ((mine.keys_SGCD, theirs.keys), (mine.values_SGCD, theirs.values)):
+        index = None if straight else torch.tensor(path, device=_stored(source, 0)[0].device)
+        for number, mine in enumerate(self.slot_layers):
+            for target, given in zip((mine.keys_SGCD, mine.values_SGCD), _stored(source, number), strict=True):
                 assert target is not None
-                assert given is not None
                 target[slot, :, :length] = given[row, :, :length] if index is None else given[row].index_select(1, index)
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -134,3 +131,12 @@ class SlotCache(Cache):
         if window is not None:
             mask_BC &= columns_C[None] > self.lengths[:, None] - window
         return mask_BC[:, None, None]
+
+
+def _stored(cache: Cache, layer: int) -> tuple[Tensor, Tensor]:
+    """Keys and values that a forward pass left in one layer."""
+    filled: Any = cache.layers[layer]
+    keys, values = filled.keys, filled.values
+    assert isinstance(keys, Tensor)
+    assert isinstance(values, Tensor)
+    return keys, values
