@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from constitution.documents import Document, read_document
 from constitution.errors import ConstitutionError, PrincipleFileError
-from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
-from constitution.templating import TemplateProblem, check_template, render_text
+from constitution.explaining import explain
+from constitution.markdown import Bullet, read_markdown
+from constitution.schema import MAX_PROSE_CHARS, MAX_TEXT_CHARS, Constitution, Principle
+from constitution.templating import BadTemplateError, check_template, render_text
 
 SUFFIXES = frozenset({".yaml", ".yml", ".md"})
 NOT_PRINCIPLES = frozenset({"readme.md"})
 SHIPPED = "shipped"
 MAX_FILE_BYTES = 4_000_000
 
-_SECTIONS: dict[str, type[BaseModel]] = {"principles": Principle, "demonstrations": Demonstration, "tests": PrincipleTest}
 _TEMPLATED = ("principle", "critique_request", "revision_request", "preference_question")
-_BULLET = re.compile(r"^(?:[-*+]|\d+[.)])\s+(.*)$")
 
 
 def shipped_folder() -> Path:
@@ -40,42 +40,56 @@ def load_constitution(paths: Sequence[str | Path], *, name: str | None = None) -
     """Load and check principle files.
 
     Args:
-        paths: Files, folders (every `.yaml`, `.yml`, `.md` in them but README.md, by name), `shipped` for all that come along, or
-            `shipped:NAME` for one file of those.
+        paths: Files, folders (every `.yaml`, `.yml` and `.md` in them but README.md, by name), `shipped` for all that come
+            along, or `shipped:NAME` for one file of those.
         name: The constitution's name; by default that of its only file, else the names joined.
 
     Raises:
         ConstitutionError: With every problem of every file.
     """
-    errors: list[PrincipleFileError] = []
-    files = list(_files(paths, errors))
-    found: list[_FilePrinciples] = []
-    for path in files:
-        found.extend(_read_file(path, errors))
-    _refuse_duplicate_ids(found, errors)
-    if not errors and not any(each.principles for each in found):
-        errors.append(PrincipleFileError(", ".join(str(path) for path in paths), 0, 0, "no principles here"))
-    if errors:
-        raise ConstitutionError(sorted(errors, key=lambda error: (error.path, error.line, error.column)))
+    reading = _Reading()
+    files = {path.resolve(): path for path in _files(paths, reading.errors)}
+    for path in files.values():
+        _read_file(path, reading)
+    _refuse_duplicate_ids(reading)
+    if not reading.errors and not reading.found:
+        reading.errors.append(PrincipleFileError(", ".join(str(path) for path in paths), 0, 0, "no principles here"))
+    if reading.errors:
+        raise ConstitutionError(sorted(reading.errors, key=lambda error: (error.path, error.line, error.column)))
     return Constitution(
-        name=name or " + ".join(each.name for each in found),
-        description="\n".join(each.description for each in found if each.description),
-        principles=tuple(principle for each in found for principle in each.principles),
+        name=name or " + ".join(each.name for each in reading.found)[:MAX_TEXT_CHARS],
+        description="\n".join(each.description for each in reading.found if each.description)[:MAX_PROSE_CHARS],
+        principles=tuple(principle for each in reading.found for principle in each.principles),
     )
 
 
 @dataclass(frozen=True)
-class _FilePrinciples:
+class _DeclaredId:
+    """An id as a file gives it, sound or not."""
+
+    id: str
     path: str
-    name: str
-    description: str
-    principles: tuple[Principle, ...]
-    lines: tuple[int, ...]
+    line: int
+    column: int
+
+
+@dataclass
+class _Reading:
+    """What has been read so far, and what is wrong with it."""
+
+    errors: list[PrincipleFileError] = field(default_factory=list[PrincipleFileError])
+    found: list[Constitution] = field(default_factory=list[Constitution])
+    ids: list[_DeclaredId] = field(default_factory=list[_DeclaredId])
+
+    def refuse(self, path: Path, line: int, column: int, problem: str, hint: str = "") -> None:
+        self.errors.append(PrincipleFileError(str(path), line, column, problem, hint))
 
 
 def _files(paths: Sequence[str | Path], errors: list[PrincipleFileError]) -> Iterable[Path]:
     if not paths:
-        errors.append(PrincipleFileError("constitution", 0, 0, "no principle files are named", "`shipped` takes those that come along"))
+        errors.append(
+            PrincipleFileError("constitution", 0, 0, "no principle files are named", "`shipped` takes those that come along")
+        )
     for given in paths:
         text = str(given)
         if text == SHIPPED or text.startswith(f"{SHIPPED}:"):
@@ -83,7 +97,7 @@ def _files(paths: Sequence[str | Path], errors: list[PrincipleFileError]) -> Ite
             continue
         path = Path(given)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.name.lower() not in NOT_PRINCIPLES)
+            inside = sorted(each for each in path.iterdir() if _is_principle_file(each))
             if not inside:
                 errors.append(PrincipleFileError(text, 0, 0, "no principle files in this folder", "they end in .yaml or .md"))
             yield from inside
@@ -93,6 +107,11 @@ def _files(paths: Sequence[str | Path], errors: list[PrincipleFileError]) -> Ite
             near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
             hint = f"did you mean {path.with_name(near[0])}?" if near else f"`{SHIPPED}` takes the principles that come along"
             errors.append(PrincipleFileError(text, 0, 0, "there is no such file or folder", hint))
+
+
+def _is_principle_file(path: Path) -> bool:
+    name = path.name.lower()
+    return path.suffix.lower() in SUFFIXES and name not in NOT_PRINCIPLES and not name.startswith(".") and path.is_file()
 
 
 def _names_beside(path: Path) -> list[str]:
@@ -110,63 +129,70 @@ def _shipped(text: str, errors: list[PrincipleFileError]) -> Iterable[Path]:
         errors.append(PrincipleFileError(text, 0, 0, "there is no such shipped file", f"there are {', '.join(sorted(files))}"))
 
 
-def _read_file(path: Path, errors: list[PrincipleFileError]) -> Iterable[_FilePrinciples]:
+def _read_file(path: Path, reading: _Reading) -> None:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        errors.append(PrincipleFileError(str(path), 0, 0, f"cannot be read ({error.strerror or error})"))
+        reading.refuse(path, 0, 0, f"cannot be read ({error.strerror or error})")
         return
     if len(raw) > MAX_FILE_BYTES:
-        errors.append(PrincipleFileError(str(path), 0, 0, f"{len(raw)} bytes is too much for a principle file", "split it"))
+        reading.refuse(path, 0, 0, f"{len(raw)} bytes is too much for a principle file", "split it")
         return
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
-        errors.append(PrincipleFileError(str(path), line, column, "not UTF-8 text", "save the file as UTF-8"))
+        reading.refuse(path, line, column, "not UTF-8 text", "save the file as UTF-8")
         return
     if not text.strip():
-        errors.append(PrincipleFileError(str(path), 0, 0, "the file is empty", "a Markdown list of principles is enough"))
+        reading.refuse(path, 0, 0, "the file is empty", "a Markdown list of principles is enough")
         return
-    before = len(errors)
-    read = _read_markdown(path, text, errors) if path.suffix == ".md" else _read_yaml(path, text, errors)
-    if read is not None and len(errors) == before:
-        yield read
+    before = len(reading.errors)
+    constitution = _read_markdown(path, text, reading) if path.suffix.lower() == ".md" else _read_yaml(path, text, reading)
+    if constitution is not None and len(reading.errors) == before:
+        reading.found.append(constitution)
 
 
-def _read_markdown(path: Path, text: str, errors: list[PrincipleFileError]) -> _FilePrinciples | None:
-    """A bullet is a principle; indented lines go on with it; a heading names the constitution; other lines are description."""
-    name, description = path.stem, []
-    bullets: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        bullet = _BULLET.match(line)
-        if bullet:
-            bullets.append((number, bullet[1].strip()))
-        elif line.startswith((" ", "\t")) and line.strip() and bullets:
-            bullets[-1] = (bullets[-1][0], f"{bullets[-1][1]} {line.strip()}")
-        elif line.startswith("#"):
-            name = line.lstrip("#").strip() or name
-        elif line.strip():
-            description.append(line.strip())
-    if not bullets:
-        errors.append(PrincipleFileError(str(path), 1, 1, "no bullets", "each line that begins with `- ` is one principle"))
+def _read_markdown(path: Path, text: str, reading: _Reading) -> Constitution | None:
+    """Each bullet is a principle, the title the constitution's name, and the prose its description."""
+    read = read_markdown(text)
+    for bullet in read.nested:
+        hint = "begin the line at the margin to make it a principle, or write it as part of the one above"
+        reading.refuse(path, bullet.line, bullet.column, "a bullet inside a bullet", hint)
+    if not read.bullets:
+        reading.refuse(path, 1, 1, "no bullets", "each line that begins with `- ` is one principle")
         return None
-    principles: list[Principle] = []
     taken: set[str] = set()
-    for number, bullet in bullets:
-        identity = _id_from_text(bullet, taken)
+    principles: list[Principle] = []
+    for bullet in read.bullets:
+        identity = _id_from_text(bullet.text, taken)
         taken.add(identity)
-        try:
-            principle = Principle(id=identity, principle=bullet)
-            check_template(bullet, frozenset())
-        except ValidationError as error:
-            errors.append(PrincipleFileError(str(path), number, 1, error.errors()[0]["msg"], "write the rule after the dash"))
-        except TemplateProblem as problem:
-            errors.append(PrincipleFileError(str(path), number, 1, problem.problem, "parameters need the YAML form"))
-        else:
-            principles.append(principle)
-    return _FilePrinciples(str(path), name, " ".join(description), tuple(principles), tuple(n for n, _ in bullets))
+        reading.ids.append(_DeclaredId(identity, str(path), bullet.line, bullet.column))
+        principles.extend(_principle_of_bullet(path, bullet, identity, reading))
+    if len(principles) < len(read.bullets):
+        return None
+    try:
+        return Constitution(name=read.title or path.stem, description=" ".join(read.prose), principles=tuple(principles))
+    except ValidationError as error:
+        for loc, problem, hint in explain(error):
+            if loc:
+                reading.refuse(path, 1, 1, problem, hint)
+        return None
+
+
+def _principle_of_bullet(path: Path, bullet: Bullet, identity: str, reading: _Reading) -> Iterable[Principle]:
+    if not bullet.text:
+        reading.refuse(path, bullet.line, bullet.column, "an empty bullet", "write the rule after the dash, or delete the line")
+        return
+    try:
+        check_template(bullet.text, frozenset[str]())
+        yield Principle(id=identity, principle=bullet.text)
+    except BadTemplateError as problem:
+        reading.refuse(path, bullet.line, bullet.column, problem.problem, "parameters need the YAML form")
+    except ValidationError as error:
+        for _, problem, hint in explain(error):
+            reading.refuse(path, bullet.line, bullet.column, problem, hint)
 
 
 def _id_from_text(text: str, taken: set[str]) -> str:
@@ -179,81 +205,110 @@ def _id_from_text(text: str, taken: set[str]) -> str:
     return identity
 
 
-def _read_yaml(path: Path, text: str, errors: list[PrincipleFileError]) -> _FilePrinciples | None:
+def _read_yaml(path: Path, text: str, reading: _Reading) -> Constitution | None:
     document = read_document(text)
-    before = len(errors)
-    errors.extend(PrincipleFileError(str(path), p.line, p.column, p.problem, p.hint) for p in document.problems)
-    if document.value is None:
+    for each in document.problems:
+        reading.refuse(path, each.line, each.column, each.problem, each.hint)
+    content: object = document.value
+    if content is None:
+        if not document.problems:
+            reading.refuse(path, 0, 0, "no principles here", "begin with `name:` and `principles:`")
         return None
-    if not isinstance(document.value, dict):
-        hint = "begin with `name:` and `principles:`"
-        errors.append(PrincipleFileError(str(path), 1, 1, "a principle file is a list of `key: value` lines", hint))
+    if not isinstance(content, dict):
+        hint = "begin with `name:` and `principles:`; a plain list of rules can be a Markdown file"
+        reading.refuse(path, 1, 1, "a principle file is made of `key: value` lines", hint)
         return None
-    value: dict[str, Any] = {"name": path.stem, **document.value}
+    value = {"name": path.stem, **cast("dict[str, Any]", content)}
+    reading.errors.extend(_booleans(path, document))
+    for index, entry in enumerate(_entries(value.get("principles"))):
+        place = document.place(("principles", index, "id"))
+        if isinstance(entry.get("id"), str):
+            reading.ids.append(_DeclaredId(entry["id"], str(path), place.line, place.column))
+        reading.errors.extend(_template_errors(path, document, index, entry))
     try:
-        constitution = Constitution.model_validate(value)
+        return Constitution.model_validate(value)
     except ValidationError as error:
-        errors.extend(_explain(path, document, error))
+        reading.errors.extend(_schema_errors(path, document, error))
         return None
-    for index, principle in enumerate(constitution.principles):
-        errors.extend(_template_errors(path, text, document, index, principle))
-    if len(errors) > before:
-        return None
-    lines = tuple(document.place(("principles", index)).line for index in range(len(constitution.principles)))
-    return _FilePrinciples(str(path), constitution.name, constitution.description, constitution.principles, lines)
 
 
-def _explain(path: Path, document: Document, error: ValidationError) -> Iterable[PrincipleFileError]:
-    for detail in error.errors(include_url=False):
-        loc = tuple(part for part in detail["loc"] if part != "[key]")
-        place = document.place(loc)
-        field = str(loc[-1]) if loc else "file"
-        problem, hint = detail["msg"].removeprefix("Value error, "), ""
-        if detail["type"] == "extra_forbidden":
-            known = _known_keys(loc[:-1])
-            near = difflib.get_close_matches(field, known, n=1)
-            problem, hint = f"unknown key `{field}`", f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(known)}"
-        elif detail["type"] == "missing":
-            problem, hint = f"`{field}` is missing", "add it"
-        elif detail["type"] == "string_type" and isinstance(detail["input"], bool):
-            problem, hint = f"`{field}` is read as {detail['input']}", "put it in quotes: YAML reads yes, no, on and off as booleans"
-        elif detail["type"] == "string_type" and detail["input"] is None:
-            problem, hint = f"`{field}` is empty", "write a text, or delete the key"
-        else:
-            problem = f"`{field}`: {problem}"
-        yield PrincipleFileError(str(path), place.line, place.column, problem, hint)
+def _entries(principles: object) -> Iterable[Mapping[str, Any]]:
+    """The principles of an unchecked file; what is no section counts as an empty one, so that positions stay right."""
+    for entry in cast("list[object]", principles) if isinstance(principles, list) else []:
+        yield cast("Mapping[str, Any]", entry) if isinstance(entry, dict) else {}
 
 
-def _known_keys(loc: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Constitution
-    for part in loc:
-        if isinstance(part, str):
-            model = _SECTIONS.get(part, model)
-    return list(model.model_fields)
+def _booleans(path: Path, document: Document) -> Iterable[PrincipleFileError]:
+    """Nothing in a principle file is yes or no, and pydantic would take `yes` for the number 1."""
+    for place_path, value in _leaves(document.value, ()):
+        if isinstance(value, bool):
+            place = document.place(place_path)
+            hint = "put it in quotes: YAML reads yes, no, on and off as booleans"
+            yield PrincipleFileError(str(path), place.line, place.column, f"`{place_path[-1]}` is read as {value}", hint)
 
 
-def _template_errors(
-    path: Path, text: str, document: Document, index: int, principle: Principle
-) -> Iterable[PrincipleFileError]:
-    for field in _TEMPLATED:
-        template: str | None = getattr(principle, field)
-        if template is None:
+def _leaves(value: object, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], object]]:
+    if isinstance(value, dict):
+        for key, below in cast("dict[str, object]", value).items():
+            yield from _leaves(below, (*path, key))
+    elif isinstance(value, list):
+        for index, below in enumerate(cast("list[object]", value)):
+            yield from _leaves(below, (*path, index))
+    else:
+        yield path, value
+
+
+def _schema_errors(path: Path, document: Document, error: ValidationError) -> Iterable[PrincipleFileError]:
+    flagged = document.unreadable | {at for at, value in _leaves(document.value, ()) if isinstance(value, bool)}
+    for loc, problem, hint in explain(error):
+        if loc and loc not in flagged:  # an error of the file as a whole is an id used twice, which is told with its place
+            place = document.place(loc)
+            yield PrincipleFileError(str(path), place.line, place.column, problem, hint)
+
+
+def _template_errors(path: Path, document: Document, index: int, entry: Mapping[str, Any]) -> Iterable[PrincipleFileError]:
+    given: object = entry.get("parameters")
+    parameters = cast("dict[str, Any]", given if isinstance(given, dict) else {})
+    sound = all(isinstance(value, (str, int, float)) for value in parameters.values())
+    for name in _TEMPLATED:
+        template = entry.get(name)
+        if not isinstance(template, str):
             continue
         try:
-            render_text(template, principle.parameters)
-        except TemplateProblem as problem:
-            place = document.place(("principles", index, field))
-            line = place.text_line + problem.line - 1
-            lines = text.splitlines()
-            column = place.column if line == place.line else len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1
-            yield PrincipleFileError(str(path), line, column, f"`{field}`: {problem.problem}", problem.hint)
+            check_template(template, frozenset(parameters))
+            if sound:
+                render_text(template, parameters)
+        except BadTemplateError as problem:
+            line, column = _template_place(document, ("principles", index, name), frozenset(parameters), problem)
+            yield PrincipleFileError(str(path), line, column, f"`{name}`: {problem.problem}", problem.hint)
 
 
-def _refuse_duplicate_ids(found: Sequence[_FilePrinciples], errors: list[PrincipleFileError]) -> None:
-    first: dict[str, str] = {}
-    for each in found:
-        for principle, line in zip(each.principles, each.lines, strict=True):
-            if principle.id in first:
-                problem = f"the id `{principle.id}` is used already at {first[principle.id]}"
-                errors.append(PrincipleFileError(each.path, line, 1, problem, "give one of them another id"))
-            first.setdefault(principle.id, f"{each.path}:{line}")
+def _template_place(
+    document: Document, path: tuple[str | int, ...], names: frozenset[str], problem: BadTemplateError
+) -> tuple[int, int]:
+    """Line and column in the file. YAML folds lines, so the template is checked once more as its lines stand in the file."""
+    place = document.place(path)
+    source = document.sources.get(path)
+    if source is None:
+        return place.line, place.column
+    try:
+        check_template(source, names)
+        line_in_source = 1
+    except BadTemplateError as again:
+        line_in_source = again.line
+    lines = source.splitlines()
+    line = lines[min(line_in_source, len(lines)) - 1] if lines else ""
+    brace = line.find("{")
+    if brace < 0:
+        return place.line, place.column
+    word = re.search(rf"\b{re.escape(problem.word)}\b", line[brace:]) if problem.word else None
+    return place.text_line + line_in_source - 1, brace + (word.start() if word else 0) + 1
+
+
+def _refuse_duplicate_ids(reading: _Reading) -> None:
+    first: dict[str, _DeclaredId] = {}
+    for each in reading.ids:
+        known = first.setdefault(each.id, each)
+        if known is not each:
+            problem = f"the id `{each.id}` is used already at {known.path}:{known.line}"
+            reading.refuse(Path(each.path), each.line, each.column, problem, "give one of them another id")

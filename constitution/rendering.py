@@ -73,12 +73,18 @@ def render_revision(principle: Principle, conversation: Conversation, reply: str
 
 def render_direct_revision(principle: Principle, conversation: Conversation, reply: str) -> Conversation:
     """The request for a revision without a critique before it (the critique-free mode of arXiv 2212.08073, section 3.5)."""
-    text = f"Principle: {principle_text(principle)}\n{revision_request(principle)}"
-    return (*conversation, assistant(reply), user(text))
+    request = user(f"Principle: {principle_text(principle)}\n{revision_request(principle)}")
+    shown = tuple(
+        message
+        for each in principle.demonstrations
+        if each.revision is not None
+        for message in (user(each.prompt), assistant(each.draft), request, assistant(each.revision))
+    )
+    return _after_system(shown, (*conversation, assistant(reply), request))
 
 
 def render_comparison(principle: Principle, conversation: Conversation, first: str, second: str) -> Conversation:
-    """Ask which of two answers follows the principle better; `first` stands as A. The judge's turn begins `COMPARISON_PREFIX`."""
+    """Ask which of two answers follows the principle better; `first` is A. The judge's turn begins with `COMPARISON_PREFIX`."""
     text = render_prompt(
         "comparison",
         {
@@ -98,11 +104,15 @@ def render_plain(conversation: Sequence[Message]) -> str:
 
 
 def _with_demonstrations(principle: Principle, turns: Conversation, *, revising: bool) -> Conversation:
-    """Put the principle's demonstrations before the conversation, after its system message."""
-    if not principle.demonstrations:
-        return turns
+    shown = tuple(
+        message for each in principle.demonstrations for message in _demonstration(principle, each, revising=revising)
+    )
+    return _after_system(shown, turns)
+
+
+def _after_system(shown: Conversation, turns: Conversation) -> Conversation:
+    """Put demonstrations before a conversation, after its system message."""
     head = tuple(message for message in turns[:1] if message.role == "system")
-    shown = tuple(message for each in principle.demonstrations for message in _demonstration(principle, each, revising=revising))
     return (*head, *shown, *turns[len(head) :])
 
 
@@ -128,14 +138,15 @@ class CritiqueReading:
 
 
 _VERDICT = re.compile(
-    r"[\"'“*]*\b(?:(?P<keep>nothing (?:needs )?to (?:be )?changed?|no changes? (?:is |are )?(?:needed|required|necessary))\b"
+    r"[\"'“*]*\b(?:(?P<keep>nothing (?:needs )?to (?:be )?changed?|no changes? (?:is |are )?(?:needed|required|necessary)"
+    r"|fault\s*:[\s*]*(?:none|no fault|nothing)(?=[.!*\s]*\Z))\b"
     r"|(?P<fault>fault)\s*:)",
     re.IGNORECASE,
 )
 
 
 def read_critique(text: str) -> CritiqueReading:
-    """Read a critique's verdict: the first "Nothing to change" or "Fault:" decides.
+    """Read a critique's verdict: the first "Nothing to change" or "Fault:" decides ("Fault: none." at the end is no fault).
 
     A critique without either counts as a fault: it was asked to say so when there is none, and a revision can be refused later,
     whereas a fault that is passed over is lost.

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Text: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
-Prose: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_length=40_000)]
+MAX_TEXT_CHARS = 4000
+MAX_PROSE_CHARS = 40_000
+
+Text: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)]
+Prose: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_PROSE_CHARS)]
 Slug: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
-
-
 ParameterName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$", max_length=40)]
 
 
@@ -46,11 +47,22 @@ class Principle(_Frozen):
     id: Slug = Field(description="Lower-case words joined by hyphens; unique in a constitution.")
     principle: Text = Field(description="The rule, in one or two sentences.")
     rationale: Prose = Field(default="", description="Why: prose for people, never put into a prompt.")
-    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(default=1.0, description="Relative chance to be drawn in a round.")
-    applies_to: tuple[Slug, ...] = Field(default=(), description="Tags of the items it applies to; none means every item.")
-    critique_request: Text | None = Field(default=None, description="Asks for the critique; a good default is used when left out.")
-    revision_request: Text | None = Field(default=None, description="Asks for the revision; a good default is used when left out.")
-    preference_question: Text | None = Field(default=None, description="Asks which of two replies is better; there is a default.")
+    weight: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] = Field(
+        default=1.0, description="Relative chance to be drawn in a round."
+    )
+    applies_to: tuple[Slug, ...] = Field(
+        default=(),
+        description="Tags of the items it applies to; none means every item. Items without tags get every principle.",
+    )
+    critique_request: Text | None = Field(
+        default=None, description="Asks for the critique; a good default is used when left out."
+    )
+    revision_request: Text | None = Field(
+        default=None, description="Asks for the revision; a good default is used when left out."
+    )
+    preference_question: Text | None = Field(
+        default=None, description="Asks which of two replies is better; there is a default."
+    )
     parameters: dict[ParameterName, str | int | float] = Field(
         default_factory=dict[str, str | int | float], description="Values for {{ names }} in this principle's own texts."
     )
@@ -59,7 +71,7 @@ class Principle(_Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that can reach a prompt or a draw; prose and tests are left out, so editing them re-runs nothing."""
+        """Hash of all that can reach a prompt or a draw; prose and tests are left out, so editing them re-runs nothing."""
         return _digest(self.model_dump(mode="json", exclude={"rationale", "tests"}))
 
 
@@ -102,6 +114,13 @@ class Constitution(_Frozen):
         for principle_id in principle_ids:
             self.by_id(principle_id)
         return self.model_copy(update={"principles": tuple(p for p in self.principles if p.id in principle_ids)})
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a YAML principle file, for editors that complete and check while one types."""
+    schema = Constitution.model_json_schema()
+    schema["required"] = ["principles"]  # a file without a name is called by its file name
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Principle file"}
 
 
 def _digest(value: object) -> str:

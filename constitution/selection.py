@@ -10,12 +10,23 @@ from constitution.schema import Constitution, Principle
 
 
 def applicable(constitution: Constitution, tags: Iterable[str]) -> tuple[Principle, ...]:
-    """The principles for an item with these tags: those without `applies_to`, and those that share a tag with it."""
+    """The principles for an item with these tags: those without `applies_to`, and those that share a tag with it.
+
+    An item without tags is open to every principle: nobody has said what it is about, and a critique may well
+    find nothing to change.
+    """
     own = set(tags)
-    return tuple(p for p in constitution.principles if not p.applies_to or own.intersection(p.applies_to))
+    return tuple(p for p in constitution.principles if not own or not p.applies_to or own.intersection(p.applies_to))
 
 
-def select_principle(constitution: Constitution, *, seed: int, uid: str, round: int, tags: Iterable[str] = ()) -> Principle | None:
+def select_principle(
+    constitution: Constitution,
+    *,
+    seed: int,
+    uid: str,
+    round: int,  # noqa: A002 - the field's own word, as in the records
+    tags: Iterable[str] = (),
+) -> Principle | None:
     """Draw one applicable principle by weight, independently in every round (with replacement, as in arXiv 2212.08073).
 
     Each principle gets an exponential waiting time with its weight as rate, drawn from (seed, uid, round, principle id); the

@@ -1,20 +1,22 @@
 """The one template environment: sandboxed, strict, bounded.
 
 Template text comes from principle files and from this package, never from a model or a user's prompt. The sandbox stops
-attribute tricks; it is no resource limit (`{{ 'a' * 300000000 }}` costs gigabytes), so the syntax tree is walked first and
-only what a prompt needs is let through.
+attribute tricks; it is no resource limit (`{{ 'a' * 300000000 }}` costs gigabytes), so the syntax tree is walked first, only
+what a prompt needs is let through, and the filters that can make a text longer refuse to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
+from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_NODES = 400
+MAX_DEPTH = 40
 MAX_OUTPUT_CHARS = 60_000
 FILTERS = frozenset({"capitalize", "default", "join", "length", "lower", "replace", "title", "trim", "upper"})
 ALLOWED_NODES = (
@@ -38,23 +40,42 @@ ALLOWED_NODES = (
 )
 
 
-class TemplateProblem(ValueError):
-    """A template that cannot be used. `line` is 1-based inside the template's own text."""
+class BadTemplateError(ValueError):
+    """A template that cannot be used. `line` is 1-based inside the template's own text; `word` is what stands wrong there."""
 
-    def __init__(self, problem: str, line: int, hint: str = "") -> None:
+    def __init__(self, problem: str, line: int, hint: str = "", word: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.line = line
         self.hint = hint
+        self.word = word
 
 
 @lru_cache(maxsize=1)
 def environment() -> ImmutableSandboxedEnvironment:
     """The shared environment: names that are missing are errors, and only the filters of `FILTERS` exist."""
     shared = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
-    shared.filters = {name: function for name, function in shared.filters.items() if name in FILTERS}
+    known = cast("dict[str, Any]", cast("Any", shared).filters)
+    shared.filters = {**{name: known[name] for name in FILTERS}, "replace": _bounded_replace, "join": _bounded_join}
     shared.globals = {}
     return shared
+
+
+def _bounded_replace(text: object, old: object, new: object) -> str:
+    before, old, new = str(text), str(old), str(new)
+    _refuse_longer(len(before) + before.count(old) * (len(new) - len(old)))
+    return before.replace(old, new)
+
+
+def _bounded_join(parts: Iterable[object], separator: object = "") -> str:
+    texts = [str(part) for part in parts]
+    _refuse_longer(sum(map(len, texts)) + max(0, len(texts) - 1) * len(str(separator)))
+    return str(separator).join(texts)
+
+
+def _refuse_longer(length: int) -> None:
+    if length > MAX_OUTPUT_CHARS:
+        raise BadTemplateError(f"the rendered text has {length} characters, more than {MAX_OUTPUT_CHARS}", 1)
 
 
 @lru_cache(maxsize=8192)
@@ -62,55 +83,61 @@ def check_template(text: str, names: frozenset[str]) -> None:
     """Refuse a template that does not parse, uses a forbidden construct or an unknown name.
 
     Raises:
-        TemplateProblem: With the line inside `text`.
+        BadTemplateError: With the line inside `text`.
     """
     if "{" not in text:
         return
     try:
         tree = environment().parse(text)
     except TemplateSyntaxError as error:
-        raise TemplateProblem(f"template syntax: {error.message}", error.lineno, "write {{ name }} for a parameter") from error
+        raise BadTemplateError(f"template syntax: {error.message}", error.lineno, "write {{ name }} for a parameter") from error
+    except RecursionError as error:
+        raise BadTemplateError("the template is nested too deeply", 1, "write it as plain text") from error
     count = 0
-    stack: list[nodes.Node] = [tree]
+    stack: list[tuple[nodes.Node, int]] = [(tree, 1)]
     while stack:
-        node = stack.pop()
+        node, depth = stack.pop()
         count += 1
         if not isinstance(node, ALLOWED_NODES):
-            raise TemplateProblem(
+            raise BadTemplateError(
                 f"`{type(node).__name__.lower()}` is not allowed in a principle",
                 node.lineno,
                 "allowed are {{ names }}, simple filters and {% if %}",
             )
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            raise TemplateProblem(f"unknown filter `{node.name}`", node.lineno, f"filters are {', '.join(sorted(FILTERS))}")
+            known = f"filters are {', '.join(sorted(FILTERS))}"
+            raise BadTemplateError(f"unknown filter `{node.name}`", node.lineno, known, node.name)
         if isinstance(node, nodes.Name) and node.name not in names:
             known = f"parameters here: {', '.join(sorted(names))}" if names else "this principle has no `parameters:`"
-            raise TemplateProblem(f"unknown name `{node.name}`", node.lineno, known)
-        stack.extend(node.iter_child_nodes())
+            raise BadTemplateError(f"unknown name `{node.name}`", node.lineno, known, node.name)
+        if depth > MAX_DEPTH:
+            raise BadTemplateError("the template is nested too deeply", node.lineno, "write it as plain text")
+        stack.extend((child, depth + 1) for child in node.iter_child_nodes())
     if count > MAX_NODES:
-        raise TemplateProblem(f"the template has {count} parts, more than {MAX_NODES}", 1, "write it as plain text")
+        raise BadTemplateError(f"the template has {count} parts, more than {MAX_NODES}", 1, "write it as plain text")
 
 
-def names_in(text: str) -> frozenset[str]:
-    """The names a template asks for."""
-    return frozenset(meta.find_undeclared_variables(environment().parse(text)))
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> Template:
+    return environment().from_string(text)
 
 
 def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
     """Render one text of a principle with the principle's parameters.
 
     Raises:
-        TemplateProblem: If the text is not an allowed template or gets longer than `MAX_OUTPUT_CHARS`.
+        BadTemplateError: If the text is not an allowed template or gets longer than `MAX_OUTPUT_CHARS`.
     """
     if "{" not in text:
         return text
     check_template(text, frozenset(values))
     try:
-        rendered = environment().from_string(text).render(values)
+        rendered = _compiled(text).render(values)
+    except BadTemplateError:
+        raise
     except (TypeError, ValueError, UndefinedError) as error:
-        raise TemplateProblem(f"the template cannot be rendered: {error}", 1) from error
-    if len(rendered) > MAX_OUTPUT_CHARS:
-        raise TemplateProblem(f"the rendered text has {len(rendered)} characters, more than {MAX_OUTPUT_CHARS}", 1)
+        raise BadTemplateError(f"the template cannot be rendered: {error}", 1) from error
+    _refuse_longer(len(rendered))
     return rendered
 
 
@@ -122,4 +149,4 @@ def prompt_template(name: str) -> str:
 
 def render_prompt(name: str, values: Mapping[str, str]) -> str:
     """Fill one of the package's own prompts. Values are data: `{{ }}` inside them stays as it is."""
-    return environment().from_string(prompt_template(name)).render(values).strip()
+    return _compiled(prompt_template(name)).render(values).strip()

@@ -1,0 +1,102 @@
+"""What a pydantic error says about a principle file, in the words of somebody who writes one. Pure: no files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
+
+Loc: TypeAlias = tuple[str | int, ...]
+
+_SECTIONS: dict[str, type[BaseModel]] = {"principles": Principle, "demonstrations": Demonstration, "tests": PrincipleTest}
+_ENTRIES = {"principles": "principle", "demonstrations": "demonstration", "tests": "test"}
+_KINDS = {"int": "a number", "float": "a number", "date": "a date", "datetime": "a time"}
+_NAMES = {"ids": "lower-case words joined by hyphens: `like-this`", "parameters": "a letter first, then a–z, 0–9 and `_`"}
+_UNION_ARMS = frozenset({"str", "int", "float"})
+"""Types that a parameter may have: pydantic reports each of them on its own."""
+_NOT_A_TEXT = frozenset({"string_type", "int_type", "float_type"})
+
+
+def explain(error: ValidationError) -> Iterable[tuple[Loc, str, str]]:
+    """Every problem as (where, what is wrong, what to do); one for each place, however many ways it could be mended."""
+    seen: set[Loc] = set()
+    for detail in error.errors(include_url=False):
+        loc = tuple(part for part in detail["loc"] if part != "[key]")
+        if "parameters" in loc[:-1] and loc[-1] in _UNION_ARMS:
+            loc = loc[:-1]
+        if loc in seen:
+            continue
+        seen.add(loc)
+        told = _tell(detail["type"], loc, detail["input"], detail.get("ctx", {}), detail["msg"])
+        if told is not None:
+            yield loc, *told
+
+
+def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: str) -> tuple[str, str] | None:
+    if kind == "too_short" and given:
+        return None  # its entries have problems of their own, and are reported
+    told = f"{_name(loc)}: {message[:1].lower()}{message[1:]}", ""
+    match kind:
+        case "extra_forbidden":
+            told = _unknown_key(loc)
+        case "missing":
+            told = f"{_name(loc)} is missing", "add it"
+        case "string_pattern_mismatch":
+            told = f"{_name(loc)}: {given!r} is not a proper name here", _NAMES["parameters" if "parameters" in loc else "ids"]
+        case "string_too_long":
+            told = f"{_name(loc)} has {len(given)} characters, more than {context['max_length']}", "`rationale` may be long"
+        case _ if given is None or kind in {"string_too_short", "too_short"}:
+            told = f"{_name(loc)} is empty", "write something, or delete the key"
+        case "tuple_type":
+            told = f"{_name(loc)} has to be a list", "one entry a line, each behind a dash: `- …`"
+        case "model_type" | "dict_type":
+            told = _not_a_section(loc)
+        case _ if kind in _NOT_A_TEXT:
+            told = _not_a_text(loc, given)
+        case _:
+            pass
+    return told
+
+
+def _unknown_key(loc: Loc) -> tuple[str, str]:
+    known = list(_model_at(loc[:-1]).model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return f"unknown key {_name(loc)}", f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(known)}"
+
+
+def _not_a_section(loc: Loc) -> tuple[str, str]:
+    required = [name for name, field in _model_at(loc).model_fields.items() if field.is_required()]
+    entry = _ENTRIES.get(str(loc[-2])) if len(loc) > 1 and isinstance(loc[-1], int) else None
+    if entry is None:
+        return f"{_name(loc)} has to be `key: value` lines", ""
+    hint = f"with {', '.join(f'`{key}:`' for key in required)} at least"
+    return f"a {entry} has to be `key: value` lines", hint + "; a plain list of rules can be a Markdown file" * (
+        entry == "principle"
+    )
+
+
+def _not_a_text(loc: Loc, given: object) -> tuple[str, str]:
+    if isinstance(given, (list, dict)):
+        return f"{_name(loc)} has to be a text, not a list or a section", "write it on one line, or as a block below `>-`"
+    return (
+        f"{_name(loc)} is read as {_KINDS.get(type(given).__name__, type(given).__name__)}, not as a text",
+        "put it in quotes",
+    )
+
+
+def _name(loc: Loc) -> str:
+    """How a place is called: by its key, or by its place in the list."""
+    *above, last = loc or ("the file",)
+    return f"entry {last + 1} of `{above[-1]}`" if isinstance(last, int) and above else f"`{last}`"
+
+
+def _model_at(loc: Loc) -> type[BaseModel]:
+    model: type[BaseModel] = Constitution
+    for part in loc:
+        if isinstance(part, str):
+            model = _SECTIONS.get(part, model)
+    return model
