@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,8 @@ from cai.config.origins import Path as KeyPath
 from cai.config.origins import Values, put_environment, put_flags
 from cai.config.settings import RunConfig
 from cai.errors import ConfigError, ProblemList
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,22 @@ def read_config(path: Path | None, flags: Sequence[str] = (), environment: Mappi
     if problems or config is None:
         raise ProblemList(f"the configuration{f' {path}' if path else ''} cannot be used:", problems)
     return ReadConfig(config, values.origins)
+
+
+def read_section(kind: type[Section], section: str, flags: Sequence[str]) -> Section:
+    """One section alone, for commands that need no run: `--set beta=0.2` and `--set dpo.beta=0.2` mean the same.
+
+    Raises:
+        ProblemList: With every problem found.
+    """
+    values = Values()
+    problems = put_flags(values, [flag if flag.startswith(f"{section}.") else f"{section}.{flag}" for flag in flags])
+    if not problems:
+        try:
+            return kind.model_validate(values.tree.get(section, {}))
+        except ValidationError as error:
+            problems = _explain(error, values.origins, (section,))
+    raise ProblemList(f"these settings of `{section}` cannot be used:", problems)
 
 
 def _put_file(values: Values, path: Path) -> list[ConfigError]:
@@ -110,10 +128,10 @@ def _plain(node: yaml.Node) -> Any:
         constructor.dispose()
 
 
-def _explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> list[ConfigError]:
+def _explain(error: ValidationError, origins: Mapping[KeyPath, str], prefix: KeyPath = ()) -> list[ConfigError]:
     problems: list[ConfigError] = []
     for detail in error.errors(include_url=False):
-        path = tuple(str(part) for part in detail["loc"])
+        path = (*prefix, *(str(part) for part in detail["loc"]))
         name = ".".join(path) or "configuration"
         place = _origin(path, origins)
         if detail["type"] == "extra_forbidden":
