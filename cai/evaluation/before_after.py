@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from cai.engines.base import Engine, Generation, GenerationRequest, SamplingParams
@@ -45,13 +46,11 @@ def evaluate(
         for trial in suite.trials
     ]
     replies = {
-        side: _answers(engine, tries, settings, seed, (lambda done, total, side=side: on_answer(side, done, total)) if on_answer else None)
-        for side, engine in zip(("before", "after"), (before, after), strict=True)
+        side: _answers(engine, tries, settings, seed, partial(on_answer, side) if on_answer else None)
+        for side, engine in (("before", before), ("after", after))
     }
     whole = [i for i in range(len(tries)) if replies["before"][i] is not None and replies["after"][i] is not None]
-    judged = {
-        side: suite.judge([(tries[i].trial, replies[side][i] or "") for i in whole]) for side in ("before", "after")
-    }
+    judged = {side: suite.judge([(tries[i].trial, replies[side][i] or "") for i in whole]) for side in ("before", "after")}
     pairs = [
         _pair(tries[i], (replies["before"][i] or "", judged["before"][n]), (replies["after"][i] or "", judged["after"][n]))
         for n, i in enumerate(whole)

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class BehaviourRow(_Frozen):
-    """One behaviour before and after. Shares are of answers judged bad, in [0, 1]; a negative `difference` is an improvement."""
+    """One behaviour before and after. Shares are of answers judged bad, in [0, 1]; a `difference` below 0 is an improvement."""
 
     behaviour: str
     label: str
@@ -97,5 +97,6 @@ class EvaluationResult(_Frozen):
                 lines.append(f"{row.label}: {change}; there was no fault to begin with.")
             else:
                 fallen = 1 - row.after / row.before
-                lines.append(f"{row.label}: {change}; " + (f"fell by {fallen:.0%}." if fallen >= 0 else f"ROSE by {-fallen:.0%}."))
+                verdict = f"fell by {fallen:.0%}." if fallen >= 0 else f"ROSE by {-fallen:.0%}."
+                lines.append(f"{row.label}: {change}; {verdict}")
         return lines

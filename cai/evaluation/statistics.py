@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
@@ -24,8 +25,12 @@ def wilson_interval(successes: int, n: int) -> Interval:
     Raises:
         ValueError: If n is 0 or successes lie outside 0..n.
     """
-    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is not a share")
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = (successes + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(successes * (n - successes) / n + z * z / 4) / (n + z * z)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> Interval:
@@ -35,7 +40,12 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
         values: One number per answer.
         clusters: Which prompt it belongs to, in the same order.
         seed: Same seed, same interval.
+
+    Raises:
+        ValueError: If there is no value, or not one cluster for each.
     """
+    if not values or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values in {len(clusters)} named clusters")
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(index, weights=np.asarray(values, dtype=float))
     counts = np.bincount(index).astype(float)
@@ -47,6 +57,10 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
 
 
 def mcnemar_p(better: int, worse: int) -> float:
-    """Exact two-sided McNemar test: of the answers that changed sides, are as many better as worse? 1.0 when none changed."""
+    """Exact two-sided McNemar test: of the answers that changed sides, are as many better as worse? 1.0 when none changed.
+
+    It takes answers for independent; with several to one prompt, the interval of `cluster_bootstrap` is the one to trust.
+    """
     changed = better + worse
-    return 1.0 if changed == 0 else float(stats.binomtest(better, changed, 0.5).pvalue)
+    tail = sum(math.comb(changed, count) for count in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail / 2**changed)

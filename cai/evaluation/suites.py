@@ -70,7 +70,9 @@ class PrincipleSuite:
 
     name = "principles"
 
-    def __init__(self, items: Sequence[Item], constitution: Constitution, feedback: Engine, *, seed: int, ground_tokens: int) -> None:
+    def __init__(
+        self, items: Sequence[Item], constitution: Constitution, feedback: Engine, *, seed: int, ground_tokens: int
+    ) -> None:
         self._constitution = constitution
         self._feedback = feedback
         self._seed = seed
@@ -95,6 +97,7 @@ class PrincipleSuite:
         return self._trials
 
     def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
+        written = [i for i, (_, reply) in enumerate(answers) if reply.strip()]
         asked = [
             Judged(
                 trial.item.messages,
@@ -102,12 +105,12 @@ class PrincipleSuite:
                 self._constitution.by_id(trial.behaviour),
                 f"{self._seed}/{trial.item.uid}/0/verdict/0",
             )
-            for trial, reply in answers
+            for trial, reply in (answers[i] for i in written)
         ]
-        found = judge(self._feedback, asked, ground_tokens=self._ground_tokens)
-        return [
-            Judgement("unjudged", each.cause)
-            if isinstance(each, RequestFailure)
-            else Judgement("good" if each.log_odds_nats > 0 else "bad", each.ground)
-            for each in found
-        ]
+        judgements = [Judgement("broken", "an empty answer")] * len(answers)
+        for i, each in zip(written, judge(self._feedback, asked, ground_tokens=self._ground_tokens), strict=True):
+            if isinstance(each, RequestFailure):
+                judgements[i] = Judgement("unjudged", each.cause)
+            else:
+                judgements[i] = Judgement("good" if each.log_odds_nats > 0 else "bad", each.ground)
+        return judgements

@@ -1,4 +1,7 @@
-"""Finished items → labelled pairs. Engine in, records out; every (item, replica) ends as a pair, kept without one, or failed."""
+"""Finished items → labelled pairs: engine in, records out. Every (item, replica) ends as a pair, kept without one, or failed.
+
+Knows no files. A judge that fails on one answer fails that pair alone.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ SOURCES = {"draft_revision": ("revision", "draft"), "two_samples": ("sample", "s
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Two answers to one prompt, and the principles they are judged by. `grounds[principle id]` are known critiques of `second`."""
+    """Two answers to one prompt, and the principles they are judged by.
+
+    `grounds` holds (principle id, ground) of critiques of `second` that are written already.
+    """
 
     uid: str
     replica: int
@@ -58,19 +64,25 @@ def run_labels(
     """Label every record.
 
     Yields:
-        For each (uid, replica) exactly one of: a pair, a ledger entry that says why there is none, or a failure. In the order of
-        `records`, within chunks.
+        For each (uid, replica) exactly one of: a pair, a ledger entry that says why there is none, or a failure. In the order
+        of `records`.
     """
     proposals = _proposals(records, constitution, settings)
     finished = 0
     while chunk := list(islice(proposals, settings.chunk_items)):
         pairs = [each for each in chunk if isinstance(each, Candidates)]
-        so_far = finished
-        report = (lambda done, total: on_event(done, total, so_far)) if on_event else None  # noqa: B023 - called in this round
+        report = _counting_from(finished, on_event) if on_event else None
         labelled = iter(label_pairs(pairs, feedback, settings, seed=seed, on_done=report))
         for each in chunk:
             yield next(labelled) if isinstance(each, Candidates) else each
         finished += len(pairs)
+
+
+def _counting_from(finished: int, on_event: OnLabelEvent) -> Callable[[int, int], None]:
+    def tell(done: int, total: int) -> None:
+        on_event(done, total, finished)
+
+    return tell
 
 
 def label_pairs(

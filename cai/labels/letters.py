@@ -69,14 +69,18 @@ def compare(
     return [_margins(answers[2 * i], answers[2 * i + 1]) for i in range(len(asked))]
 
 
-def _letter_odds(logps: Sequence[float]) -> tuple[float, float]:
+def _letter_odds(logps: Sequence[float]) -> tuple[float, float] | RequestFailure:
     """Log-odds of A against B, and the probability outside both, from the log-probabilities of `_VARIANTS`."""
     a, b = _log_sum(logps[:2]), _log_sum(logps[2:])
-    return a - b, max(0.0, 1.0 - math.exp(a) - math.exp(b))
+    if not math.isfinite(a - b):
+        return RequestFailure("no_odds", "the labelling model gives a letter no probability at all")
+    return a - b, min(1.0, max(0.0, 1.0 - math.exp(a) - math.exp(b)))
 
 
 def _log_sum(logps: Sequence[float]) -> float:
     top = max(logps)
+    if math.isinf(top):
+        return top
     return top + math.log(sum(math.exp(logp - top) for logp in logps))
 
 

@@ -9,16 +9,18 @@ An answer is judged alone, so there is no position to be biased by, and K candid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cai.engines.base import Engine, GenerationRequest, RequestFailure, SamplingParams, ScoreRequest
 from constitution.messages import Conversation
-from constitution.rendering import FAULT, NOTHING_TO_CHANGE, render_critique
+from constitution.rendering import FAULT, NOTHING_TO_CHANGE, read_critique, render_critique
 from constitution.schema import Principle
 
 KEEP_VERDICT = NOTHING_TO_CHANGE.rstrip(".")
 FAULT_VERDICT = FAULT
+NO_ODDS = RequestFailure("no_odds", "the labelling model gives one of the verdicts no probability at all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def judge(
     ]
     total, done = len(requests) + len(asked), 0
     for position, result in engine.generate(requests):
-        grounds[open_rows[position]] = result if isinstance(result, RequestFailure) else result.text.strip()
+        grounds[open_rows[position]] = result if isinstance(result, RequestFailure) else read_critique(result.text).ground
         done += 1
         if on_done:
             on_done(done, total)
@@ -76,7 +78,8 @@ def judge(
             outcomes[row] = result
         else:
             keep, fault = result.logps
-            outcomes[row] = VerdictOdds(keep - fault, str(grounds[row]))
+            odds = keep - fault
+            outcomes[row] = VerdictOdds(odds, str(grounds[row])) if math.isfinite(odds) else NO_ODDS
         done += 1
         if on_done:
             on_done(done, total)

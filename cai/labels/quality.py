@@ -11,7 +11,10 @@ from cai.records import ComparisonRecord, LedgerEntry, Method, Outcome, Preferen
 
 
 class LabelQuality(BaseModel):
-    """Shares are in [0, 1]; None where there was nothing to measure on."""
+    """Shares are in [0, 1]; None where there was nothing to measure on.
+
+    What is said of labels and letters is said of the pairs that were kept; the undecided ones are counted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

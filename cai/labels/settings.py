@@ -20,7 +20,7 @@ class LabelSettings(BaseModel):
     method: Annotated[
         Method,
         Field(
-            description="`pointwise`: each answer alone, log-odds that its critique finds nothing to change (no position bias). "
+            description="`pointwise`: each answer alone, log-odds that its critique finds nothing to change; no position bias. "
             "`letters`: both answers, P(A) against P(B), in both orders."
         ),
     ] = "pointwise"
@@ -39,10 +39,8 @@ class LabelSettings(BaseModel):
         float,
         Field(gt=0.5, le=1.0, description="Labels are never surer than this: judges that reason first are over-confident."),
     ] = 0.95
-    require_agreement: Annotated[
-        bool, Field(description="letters: no pair when the two orders prefer different answers.")
-    ] = False
-    ground_tokens: Annotated[
-        int, Field(ge=1, description="pointwise: longest reasoning before the verdict, in tokens.")
-    ] = 64
+    require_agreement: Annotated[bool, Field(description="letters: no pair when the two orders prefer different answers.")] = (
+        False
+    )
+    ground_tokens: Annotated[int, Field(ge=1, description="pointwise: longest reasoning before the verdict, in tokens.")] = 64
     chunk_items: Annotated[int, Field(ge=1, description="Pairs judged together; bounds memory, changes no label.")] = 512

@@ -78,7 +78,7 @@ class _Stage:
     params: SamplingParams
 
 
-def noise_key(seed: int, uid: str, replica: int, stage: str, round: int = 0) -> str:
+def noise_key(seed: int, uid: str, replica: int, stage: str, round: int = 0) -> str:  # noqa: A002 - the term of the field
     """What a call's sampling noise is drawn from."""
     return f"{seed}/{uid}/{replica}/{stage}/{round}"
 
@@ -142,7 +142,10 @@ class _Work:
         critiques: dict[int, Generation] = {}
         if not self.settings.critique_free:
             stage = _Stage(feedback, "critique", number, self.settings.critique)
-            render = lambda thread: render_critique(drawn[id(thread)], thread.item.messages, thread.text)  # noqa: E731
+
+            def render(thread: _Thread) -> Conversation:
+                return render_critique(drawn[id(thread)], thread.item.messages, thread.text)
+
             for thread, answer in self._ask(stage, working, render):
                 critiques[id(thread)] = answer
                 if not answer.text.strip():

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,8 +80,7 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
     Raises:
         TrainingError: Another process trains in the folder, the disk is full, memory runs out, the loss is not finite.
     """
-    from accelerate import PartialState
-
+    PartialState: Any = import_module("accelerate").PartialState  # slow to load, and without types
     torch.set_flush_denormal(True)  # saturated pairs have denormal gradients, which CPUs compute a hundred times slower
     main_process = PartialState(cpu=course.model.device.type == "cpu").is_main_process
     folder = TrainingFolder(output_folder, course.fingerprint())
@@ -94,7 +94,7 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
     started = time.monotonic()
     settings, policy = course.settings, load_policy(course.model, course.settings)
     checkpoint = folder.resumable() if resume else None
-    arguments = training_arguments(settings, len(course.plan), folder.checkpoints, course.model.device)
+    arguments: Any = training_arguments(settings, len(course.plan), folder.checkpoints, course.model.device)
     warnings: list[str] = []
     if arguments.process_index == 0 and folder.prepare(checkpoint[1] if checkpoint else None) and resume:
         warnings.append("the folder held a run on other rows, model or settings; training started from the beginning")
@@ -104,7 +104,7 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
     policy.model.to(device)
     with policy.as_reference():
         layout, reason = choose_layout(policy.model, scorer, groups, device)
-    rows, computed = _with_reference(course, policy, folder, scorer, layout, arguments, on_event)
+    rows, computed = _with_reference(course, policy, folder, scorer, layout=layout, arguments=arguments, on_event=on_event)
     trainer = StepTrainer(
         policy.model,
         arguments,
@@ -119,7 +119,7 @@ def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: On
         on_metrics=folder.add_metrics,
         on_event=on_event,
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+    cast("Any", trainer).train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
     scorer.close()
     refuse_broken_weights(policy.model, len(course.plan))
     lines = folder.metrics()
@@ -156,6 +156,7 @@ def _with_reference(
     policy: Policy,
     folder: TrainingFolder,
     scorer: ReplyScorer,
+    *,
     layout: Layout,
     arguments: Any,
     on_event: OnEvent | None,
@@ -185,9 +186,7 @@ def _with_reference(
 
 
 def _gather(found: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    from accelerate.utils import gather_object
-
-    return cast("Callable[[Any], Any]", gather_object)(found)
+    return import_module("accelerate.utils").gather_object(found)
 
 
 def _warnings(lines: Sequence[dict[str, float]], steps_per_epoch: int) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -113,7 +113,7 @@ class TrainingFolder:
 
 
 @contextmanager
-def locked(path: Path, *, main_process: bool) -> Iterator[None]:
+def locked(path: Path, *, main_process: bool) -> Generator[None]:
     """Hold the folder's lock, so that two runs cannot write into one folder.
 
     Raises:
@@ -135,7 +135,7 @@ def locked(path: Path, *, main_process: bool) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Generator[None]:
     """Turn a full or read-only disk into a TrainingError that says where, and that nothing finished is lost."""
     try:
         yield

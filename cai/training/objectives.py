@@ -78,7 +78,14 @@ class PreferenceObjective:
         if pairs:
             at_B = torch.tensor([first for row, first in zip(rows, firsts, strict=True) if isinstance(row, PairRow)])
             at_B = at_B.to(logps_R.device)
-            part, sums = self._of_pairs(pairs, logps_R[at_B], logps_R[at_B + 1], lengths_R[at_B], lengths_R[at_B + 1], step)
+            part, sums = self._of_pairs(
+                pairs,
+                chosen_B=logps_R[at_B],
+                rejected_B=logps_R[at_B + 1],
+                chosen_tokens_B=lengths_R[at_B],
+                rejected_tokens_B=lengths_R[at_B + 1],
+                pairs_in_step=step.pairs,
+            )
             loss = loss + part
         anchors = [first for row, first in zip(rows, firsts, strict=True) if isinstance(row, ReplyRow)]
         if anchors:
@@ -91,11 +98,12 @@ class PreferenceObjective:
     def _of_pairs(
         self,
         pairs: Sequence[PairRow],
+        *,
         chosen_B: Tensor,
         rejected_B: Tensor,
         chosen_tokens_B: Tensor,
         rejected_tokens_B: Tensor,
-        step: StepSize,
+        pairs_in_step: int,
     ) -> tuple[Tensor, Sums]:
         settings = self._settings
         reference_B2 = torch.tensor([pair.known_reference for pair in pairs], dtype=torch.float64, device=chosen_B.device)
@@ -104,7 +112,7 @@ class PreferenceObjective:
         of_pairs = sigmoid_preference_loss if settings.loss == "sigmoid" else ipo_preference_loss
         losses_B = of_pairs(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, beta=settings.beta, p_chosen_B=p_chosen_B)
         nll_B = -chosen_B / chosen_tokens_B
-        loss = (losses_B.sum() + settings.nll_weight * nll_B.sum()) / step.pairs
+        loss = (losses_B.sum() + settings.nll_weight * nll_B.sum()) / pairs_in_step
         with torch.no_grad():
             rises_B, falls_B = chosen_B - ref_chosen_B, rejected_B - ref_rejected_B
             margins_B = settings.beta * (rises_B - falls_B)

@@ -32,7 +32,7 @@ def plan_steps(
     count = -(-rows // batch)
     for epoch in range(epochs):
         order = list(range(rows))
-        random.Random(f"{seed}/rows/{epoch}").shuffle(order)
+        _shuffle(order, f"{seed}/rows/{epoch}")
         for index in range(count):
             part = tuple(order[index * rows // count : (index + 1) * rows // count])
             wanted = min(anchors, round(anchors_per_row * len(part)))
@@ -42,10 +42,14 @@ def plan_steps(
     return tuple(steps)
 
 
+def _shuffle(order: list[int], key: str) -> None:
+    random.Random(key).shuffle(order)  # noqa: S311 - an order of rows is no secret
+
+
 def _endless(count: int, seed: int) -> Iterator[int]:
     turn = 0
     while True:
         order = list(range(count))
-        random.Random(f"{seed}/anchors/{turn}").shuffle(order)
+        _shuffle(order, f"{seed}/anchors/{turn}")
         yield from order
         turn += 1

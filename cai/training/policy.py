@@ -85,7 +85,7 @@ def load_policy(opened: LoadedModel, settings: TrainingSettings) -> Policy:
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    torch.manual_seed(settings.seed)
+    cast("Any", torch).manual_seed(settings.seed)
     if settings.lora is not None:
         model = _with_adapter(model, settings.lora)
     _switch_dropout_off(model)

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -119,7 +120,7 @@ def reference_logps(
         found: list[tuple[float, ...]] = []
         if mine:
             packed = pack(mine, layout).to(device)
-            logps = scorer.logps(model, packed).tolist()
+            logps: list[float] = cast("Any", scorer.logps(model, packed)).tolist()
             tokens += packed.tokens * min(world, len(missing) - turn)
             for group in mine:
                 found.append(tuple(logps[: len(group.replies)]))

@@ -77,8 +77,6 @@ def encode_pairs(
     for pair in pairs:
         try:
             group = _encode(encoder, pair.prompt, (pair.chosen, pair.rejected), longest)
-            if group.replies[0] == group.replies[1]:
-                raise _Refused("identical", "chosen and rejected are the same text")
         except _Refused as refused:
             dropped.append(_dropped(pair, "pair", refused))
         else:
@@ -115,6 +113,8 @@ def _encode(encoder: ReplyEncoder, messages: Conversation, replies: Sequence[str
     if len(prompts) != 1 or not all(ids for _, ids in encoded) or not encoded[0][0]:
         raise _Refused("unrenderable", "the chat template gives no prompt that the replies share")
     group = TokenGroup(prompts.pop(), tuple(tuple(ids) for _, ids in encoded))
+    if len(group.replies) > 1 and len(set(group.replies)) == 1:
+        raise _Refused("identical", "chosen and rejected are the same text")
     if group.longest > max_length:
         raise _Refused("overlong", f"{group.longest} tokens, {max_length} allowed")
     return group

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,29 +109,34 @@ class StepTrainer(Trainer):
         on_metrics: Callable[[dict[str, float]], None],
         on_event: OnEvent | None,
     ) -> None:
-        dataset = _Shares(len(plan), arguments.world_size)
-        super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=_collate)
+        place = cast("Any", arguments)
+        self._world, self._rank = int(place.world_size), int(place.process_index)
+        self._dataset = _Shares(len(plan), self._world)
+        cast("Any", super()).__init__(model=model, args=arguments, train_dataset=self._dataset, data_collator=_collate)
         self.remove_callback(PrinterCallback)
-        self._rows, self._anchors, self._plan, self._epochs = rows, anchors, plan, epochs
-        self._scorer, self._objective, self._layout = scorer, objective, layout
+        self._rows = rows
+        self._anchors = anchors
+        self._plan = plan
+        self._epochs = epochs
+        self._scorer = scorer
+        self._objective = objective
+        self._layout: Layout = layout
         self._tokens_per_forward = tokens_per_forward
         self._on_metrics = on_metrics
+        self._accelerator = cast("Any", self.accelerator)
         self._sums: Sums = {}
         self.step_loss = math.nan
         self.tokens = 0
         self.add_callback(_Course(self, on_event))
 
-    def _get_train_sampler(self, train_dataset: Dataset[int] | None = None) -> Sampler[int]:
-        dataset = train_dataset or self.train_dataset
-        assert isinstance(dataset, _Shares)
-        return SequentialSampler(dataset)
+    def _get_train_sampler(self, train_dataset: Dataset[int] | None = None) -> Sampler[int]:  # noqa: ARG002 - there is one
+        return SequentialSampler(self._dataset)
 
     def _passes(self, step: Step, rank: int) -> list[list[TrainingRow]]:
         """Forward passes of one process in one step; rows are dealt like cards, longest first, so that shares weigh alike."""
         rows: list[TrainingRow] = [*(self._rows[i] for i in step.rows), *(self._anchors[i] for i in step.anchors)]
-        world = self.args.world_size
-        if world > 1:
-            rows = sorted(rows, key=lambda row: -row.group.longest)[rank::world]
+        if self._world > 1:
+            rows = sorted(rows, key=lambda row: -row.group.longest)[rank :: self._world]
         return micro_batches(rows, lambda row: row.group, self._layout, self._tokens_per_forward)
 
     def training_step(
@@ -142,12 +147,12 @@ class StepTrainer(Trainer):
     ) -> Tensor:
         """One step's share: forward and backward of all its passes. Returns the loss, times the number of processes."""
         model.train()
-        world, rank = self.args.world_size, self.args.process_index
+        world = self._world
         index = int(inputs["share"]) // world
         step = self._plan[index]
         everything: list[TrainingRow] = [*(self._rows[i] for i in step.rows), *(self._anchors[i] for i in step.anchors)]
         size = StepSize.of(everything)
-        passes = self._passes(step, rank)
+        passes = self._passes(step, self._rank)
         # Processes must make equally many passes, or those that gather weights (FSDP) wait for ever: fill up with weight 0.
         most = max(len(self._passes(step, other)) for other in range(world)) if world > 1 else len(passes)
         total = torch.zeros((), device=self.args.device)
@@ -155,10 +160,10 @@ class StepTrainer(Trainer):
             real = turn < len(passes)
             rows = passes[turn] if real else everything[:1]
             last = turn == most - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
                 # The mean over processes is what DDP makes of gradients and the Trainer of losses: hence times `world`.
                 loss = self._loss(model, rows, size, count=real) * (world if real else 0.0)
-                self.accelerator.backward(loss)
+                self._accelerator.backward(loss)
             total += loss.detach()
         self.step_loss = float(total)
         if not math.isfinite(self.step_loss):
@@ -200,11 +205,10 @@ class StepTrainer(Trainer):
             value, examples = self._sums.get(name, (0.0, 0))
             table[row, 0], table[row, 1] = value, examples
         self._sums.clear()
-        if self.args.world_size > 1:
-            gathered = self.accelerator.gather(table[None])
-            assert isinstance(gathered, Tensor)
-            table = gathered.sum(0)
-        return {name: total / seen for name, (total, seen) in zip(names, table.tolist(), strict=True) if seen}
+        if self._world > 1:
+            table = self._accelerator.gather(table[None]).sum(0)
+        cells: list[list[float]] = cast("Any", table).tolist()
+        return {name: total / seen for name, (total, seen) in zip(names, cells, strict=True) if seen}
 
 
 class _Course(TrainerCallback):
@@ -214,10 +218,10 @@ class _Course(TrainerCallback):
         self._trainer, self._on_event = trainer, on_event
         self._started, self._first = time.monotonic(), 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         self._started, self._first = time.monotonic(), state.global_step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         control.should_log = control.should_log or control.should_save
         if self._on_event is None or not state.is_world_process_zero:
             return
@@ -226,8 +230,8 @@ class _Course(TrainerCallback):
         loss, rate = self._trainer.step_loss, self._trainer.tokens / seconds
         self._on_event(TrainingEvent("train", state.global_step, state.max_steps, loss, rate, eta))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        refuse_broken_weights(self._trainer.model, state.global_step)
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        refuse_broken_weights(cast("Any", self._trainer).model, state.global_step)
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             (checkpoint / COMPLETE).touch()
