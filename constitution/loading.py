@@ -47,20 +47,33 @@ def load_constitution(paths: Sequence[str | Path], *, name: str | None = None) -
     Raises:
         ConstitutionError: With every problem of every file.
     """
+    files = load_files(paths)
+    parts = [each.constitution for each in files]
+    return Constitution(
+        name=name or " + ".join(part.name for part in parts)[:MAX_TEXT_CHARS],
+        description="\n".join(part.description for part in parts if part.description)[:MAX_PROSE_CHARS],
+        principles=tuple(principle for part in parts for principle in part.principles),
+    )
+
+
+@dataclass(frozen=True)
+class PrincipleFile:
+    """One file as it was read."""
+
+    path: Path
+    constitution: Constitution
+
+
+def load_files(paths: Sequence[str | Path]) -> tuple[PrincipleFile, ...]:
+    """As `load_constitution`, file by file; ids are unique over all of them."""
     reading = _Reading()
     files = {path.resolve(): path for path in _files(paths, reading.errors)}
     for path in files.values():
         _read_file(path, reading)
     _refuse_duplicate_ids(reading)
-    if not reading.errors and not reading.found:
-        reading.errors.append(PrincipleFileError(", ".join(str(path) for path in paths), 0, 0, "no principles here"))
     if reading.errors:
         raise ConstitutionError(sorted(reading.errors, key=lambda error: (error.path, error.line, error.column)))
-    return Constitution(
-        name=name or " + ".join(each.name for each in reading.found)[:MAX_TEXT_CHARS],
-        description="\n".join(each.description for each in reading.found if each.description)[:MAX_PROSE_CHARS],
-        principles=tuple(principle for each in reading.found for principle in each.principles),
-    )
+    return tuple(reading.found)
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class _Reading:
     """What has been read so far, and what is wrong with it."""
 
     errors: list[PrincipleFileError] = field(default_factory=list[PrincipleFileError])
-    found: list[Constitution] = field(default_factory=list[Constitution])
+    found: list[PrincipleFile] = field(default_factory=list[PrincipleFile])
     ids: list[_DeclaredId] = field(default_factory=list[_DeclaredId])
 
     def refuse(self, path: Path, line: int, column: int, problem: str, hint: str = "") -> None:
@@ -151,7 +164,7 @@ def _read_file(path: Path, reading: _Reading) -> None:
     before = len(reading.errors)
     constitution = _read_markdown(path, text, reading) if path.suffix.lower() == ".md" else _read_yaml(path, text, reading)
     if constitution is not None and len(reading.errors) == before:
-        reading.found.append(constitution)
+        reading.found.append(PrincipleFile(path, constitution))
 
 
 def _read_markdown(path: Path, text: str, reading: _Reading) -> Constitution | None:

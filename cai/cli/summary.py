@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cai.cli.terminal import visible
 from cai.evaluation.results import BehaviourRow, EvaluationResult
 from cai.labels.quality import LabelQuality
 from cai.pipeline import RunSummary
@@ -18,11 +19,6 @@ from cai.report.diffs import word_diff
 from cai.training.results import TrainingResult
 
 _STYLES = {"kept": "", "removed": "red strike", "added": "green"}
-
-
-def visible(text: str) -> str:
-    """Text with control characters made visible, so that it cannot steer a terminal; line breaks and tabs stay."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def diff_text(before: str, after: str) -> Text:
@@ -67,7 +63,10 @@ def print_training(name: str, result: TrainingResult, console: Console | None = 
     dropped = "".join(f", {count} left out ({reason})" for reason, count in result.dropped_counts.items())
     anchors = f" and {result.anchors} anchors" if result.anchors else ""
     out.print(
-        Text(f"{name}: {result.trained_rows} rows{anchors} in {result.steps} steps, {result.seconds:.0f} s{dropped}; last step: {', '.join(figures)}")
+        Text(
+            f"{name}: {result.trained_rows} rows{anchors} in {result.steps} steps, {result.seconds:.0f} s{dropped}; "
+            f"last step: {', '.join(figures)}"
+        )
     )
     for warning in result.warnings:
         out.print(Text(f"  ! {warning}", style="yellow"))
@@ -149,7 +148,14 @@ def _label_line(quality: LabelQuality) -> str:
 
 def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name, justify in (("behaviour", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("p", "right"), ("prompts", "right")):
+    for name, justify in (
+        ("behaviour", "left"),
+        ("before", "right"),
+        ("after", "right"),
+        ("change", "right"),
+        ("p", "right"),
+        ("prompts", "right"),
+    ):
         table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType] - rich's literal type
     for kind in ("fault", "control"):
         for row in (each for each in rows if each.kind == kind):
@@ -157,7 +163,9 @@ def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:
                 Text(row.label + (" (control)" if kind == "control" else "")),
                 f"{row.before:.0%} [{row.before_low:.0%}, {row.before_high:.0%}]".replace("[", "\\["),
                 f"{row.after:.0%} [{row.after_low:.0%}, {row.after_high:.0%}]".replace("[", "\\["),
-                f"{100 * row.difference:+.0f} [{100 * row.difference_low:+.0f}, {100 * row.difference_high:+.0f}]".replace("[", "\\["),
+                f"{100 * row.difference:+.0f} [{100 * row.difference_low:+.0f}, {100 * row.difference_high:+.0f}]".replace(
+                    "[", "\\["
+                ),
                 "<0.001" if row.mcnemar_p < 0.001 else f"{row.mcnemar_p:.3f}",
                 str(row.prompts) + ("" if row.enough else " (too few)"),
             )
@@ -165,5 +173,12 @@ def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:
     broken = [(row.broken_before * row.answers, row.broken_after * row.answers, row.answers) for row in rows]
     if broken:
         answers = sum(n for _, _, n in broken)
-        table.add_row("broken text", f"{sum(b for b, _, _ in broken) / answers:.1%}", f"{sum(a for _, a, _ in broken) / answers:.1%}", "", "", "")
+        table.add_row(
+            "broken text",
+            f"{sum(b for b, _, _ in broken) / answers:.1%}",
+            f"{sum(a for _, a, _ in broken) / answers:.1%}",
+            "",
+            "",
+            "",
+        )
     return table

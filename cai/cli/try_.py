@@ -22,7 +22,8 @@ def try_(
     draft: Annotated[str | None, typer.Option(help="Start from this draft instead of letting the policy write one.")] = None,
     model: Annotated[str, typer.Option(help="The policy: folder, hub id or the embedded model.")] = EMBEDDED,
     feedback: Annotated[
-        str | None, typer.Option(help="The model that critiques and revises; default: the policy, the embedded one with its adapter.")
+        str | None,
+        typer.Option(help="The model that critiques and revises; default: the policy, the embedded one with its adapter."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=16, help="Rounds of critique and revision.")] = 1,
@@ -58,7 +59,8 @@ def try_(
         from rich.console import Console
         from rich.text import Text
 
-        from cai.cli.summary import print_transcripts, visible
+        from cai.cli.summary import print_transcripts
+        from cai.cli.terminal import visible
 
         out = Console(highlight=False)
         for each in outcomes:
@@ -67,6 +69,8 @@ def try_(
             else:
                 print_transcripts([each], out)
                 if not each.rounds:
-                    out.print(Text("No principle applies to this prompt: give --tags, or name one with --principle.", style="yellow"))
+                    out.print(
+                        Text("No principle applies to this prompt: give --tags, or name one with --principle.", style="yellow")
+                    )
     if any(isinstance(each, FailureRecord) for each in outcomes):
         raise typer.Exit(ROWS_FAILED)
