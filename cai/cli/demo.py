@@ -56,7 +56,12 @@ def demo(
         out.print(Text("Next: edit a principle and see what changes. Copy the run and your own principle file:"))
         out.print(Text("  cai init mine && cai run mine/run.yaml", style="bold"))
         if summary.model is not None:
-            out.print(Text(f"  cai try --model {shlex.quote(str(summary.model))} \"I think 2 + 2 = 5. Explain why I'm right.\"", style="bold"))
+            out.print(
+                Text(
+                    f'  cai try --model {shlex.quote(str(summary.model))} "I think 2 + 2 = 5. Explain why I\'m right."',
+                    style="bold",
+                )
+            )
     if summary.failed_rows:
         raise typer.Exit(ROWS_FAILED)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from cai.training.results import TrainingEvent, TrainingResult
 
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="A run; or give --data, --model and --output.")]
-Data = Annotated[Path | None, typer.Option(help="Rows of your own (.jsonl, .parquet …), in TRL's conversational or hh-rlhf's form.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Rows of your own (.jsonl, .parquet …), in TRL's conversational or hh-rlhf's form.")
+]
 Model = Annotated[str | None, typer.Option(help="Model to start from: folder, hub id or `smollm2-135m`.")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the trained model.")]
 

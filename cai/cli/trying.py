@@ -59,7 +59,10 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
     constitution = load_constitution(trial.constitution)
     policy_spec = ModelSpec(name=trial.model)
     feedback_spec = _feedback(trial, policy_spec)
-    problems: list[CaiError] = [*check_model(policy_spec), *([] if feedback_spec == policy_spec else check_model(feedback_spec))]
+    problems: list[CaiError] = [
+        *check_model(policy_spec),
+        *([] if feedback_spec == policy_spec else check_model(feedback_spec)),
+    ]
     known = [principle.id for principle in constitution.principles]
     problems += [
         ConfigError(f"no principle `{name}`", f"there are {', '.join(known)}") for name in trial.principles if name not in known

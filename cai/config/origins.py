@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import yaml
 
@@ -37,12 +37,12 @@ class Values:
         """
         node = self.tree
         for depth, key in enumerate(path[:-1], start=1):
-            below: Any = node.setdefault(key, {})
+            below: Any = node.get(key)
             if below is None:
-                below = node[key] = {}
+                below = node[key] = dict[str, Any]()
             if not isinstance(below, dict):
                 raise ConfigError(f"{origin}: `{'.'.join(path[:depth])}` is a value, not a section")
-            node = below
+            node = cast("dict[str, Any]", below)
         node[path[-1]] = value
         for known in [p for p in self.origins if p[: len(path)] == path]:
             del self.origins[known]
@@ -52,8 +52,8 @@ class Values:
 
 def _leaves(value: object, path: Path) -> Iterable[Path]:
     if isinstance(value, dict) and value:
-        for key, below in value.items():  # pyright: ignore[reportUnknownVariableType] - YAML mappings are dict[Any, Any]
-            yield from _leaves(below, (*path, str(key)))  # pyright: ignore[reportUnknownArgumentType]
+        for key, below in cast("dict[Any, Any]", value).items():
+            yield from _leaves(below, (*path, str(key)))
     else:
         yield path
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -121,7 +121,7 @@ def _put_mapping(values: Values, node: yaml.MappingNode, prefix: KeyPath, path: 
 
 def _plain(node: yaml.Node) -> Any:
     """A node's value as plain Python data, by the safe constructor."""
-    constructor = yaml.SafeLoader("")
+    constructor: Any = yaml.SafeLoader("")  # types-PyYAML leaves its methods untyped
     try:
         return constructor.construct_document(node)
     finally:
@@ -170,7 +170,7 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     """The settings model in an annotation such as `DPOSettings` or `DPOSettings | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in getattr(annotation, "__args__", ()):
+    for argument in get_args(annotation):
         found = _section_of(argument)
         if found is not None:
             return found

@@ -30,8 +30,12 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_batch: Annotated[int, Field(ge=1, le=4096, description="Rows decoded together; out of memory halves it and goes on.")] = 64
-    batch_tokens: Annotated[int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")] = None
+    max_batch: Annotated[
+        int, Field(ge=1, le=4096, description="Rows decoded together; out of memory halves it and goes on.")
+    ] = 64
+    batch_tokens: Annotated[
+        int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")
+    ] = None
 
 
 class RunConfig(BaseModel):
@@ -47,7 +51,9 @@ class RunConfig(BaseModel):
     ] = ("shipped",)
     principles: Annotated[tuple[str, ...], Field(description="Ids of the principles to use; none means all of them.")] = ()
     policy: Annotated[ModelSpec, Field(description="The model that drafts and is trained.")]
-    feedback: Annotated[ModelSpec | None, Field(description="The model that critiques, revises and labels; null: the policy.")] = None
+    feedback: Annotated[
+        ModelSpec | None, Field(description="The model that critiques, revises and labels; null: the policy.")
+    ] = None
     engine: EngineSettings = EngineSettings()
     prompts: Annotated[PromptsSource | None, Field(description="Your prompts. Give either this or `lab`.")] = None
     lab: Annotated[LabSettings | None, Field(description="Prompts from the lab's world. Give either this or `prompts`.")] = None
@@ -57,7 +63,9 @@ class RunConfig(BaseModel):
     loop: LoopSettings = LoopSettings()
     labels: LabelSettings = LabelSettings()
     filters: FilterRules = FilterRules()
-    sft: Annotated[SFTSettings | None, Field(description="Supervised fine-tuning on the revisions before DPO; null: none.")] = None
+    sft: Annotated[SFTSettings | None, Field(description="Supervised fine-tuning on the revisions before DPO; null: none.")] = (
+        None
+    )
     dpo: Annotated[DPOSettings | None, Field(description="Preference training; null: none.")] = DPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export_format: Annotated[Literal["jsonl", "parquet", "both"], Field(description="Files of the data sets.")] = "jsonl"

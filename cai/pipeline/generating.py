@@ -36,9 +36,7 @@ def generate(session: Session) -> None:
 
     records: list[RevisionRecord] = []
     failures: list[FailureRecord] = []
-    made = run_loop(
-        items, inputs.constitution, session.policy, session.feedback, config.loop, seed=config.seed, on_event=tell
-    )
+    made = run_loop(items, inputs.constitution, session.policy, session.feedback, config.loop, seed=config.seed, on_event=tell)
     for record in made:
         (records if isinstance(record, RevisionRecord) else failures).append(record)  # pyright: ignore[reportArgumentType]
     with folder.transaction():
@@ -84,7 +82,9 @@ def label(session: Session) -> None:
         session.feedback,
         config.labels,
         seed=config.seed,
-        on_event=lambda done, total, finished: session.tell("label", done, total, f"{finished} pairs finished" if finished else ""),
+        on_event=lambda done, total, finished: session.tell(
+            "label", done, total, f"{finished} pairs finished" if finished else ""
+        ),
     )
     for each in made:
         match each:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from cai.data.rows import sft_records
 from cai.models.spec import ModelSpec
 from cai.pipeline.exporting import finished_records, pairs
 from cai.pipeline.session import Session
 from cai.records import SFTRecord, Stage
-from cai.training.results import TrainingEvent, TrainingResult
+from cai.training.results import OnEvent, TrainingEvent, TrainingResult
 
 
 def train_sft_stage(session: Session) -> TrainingResult:
@@ -35,7 +32,12 @@ def train_dpo_stage(session: Session) -> TrainingResult:
     session.release_engines()
     start = trained_spec(session, Stage.SFT) or config.policy
     result = train_dpo(
-        start, list(pairs(session)), _anchors(session), config.dpo, session.folder.path / Stage.DPO, on_event=_told(session, "dpo")
+        start,
+        list(pairs(session)),
+        _anchors(session),
+        config.dpo,
+        session.folder.path / Stage.DPO,
+        on_event=_told(session, "dpo"),
     )
     session.folder.put_stage(Stage.DPO, result.fingerprint, result.as_json())
     return result
@@ -58,17 +60,12 @@ def newest_spec(session: Session) -> ModelSpec | None:
     return trained_spec(session, Stage.DPO) or trained_spec(session, Stage.SFT)
 
 
-def forget_training(folder: Path) -> None:
-    """Remove a trained model from a run folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _anchors(session: Session) -> list[SFTRecord]:
     kept = (record for record in finished_records(session) if not record.changed)
     return list(sft_records(kept))
 
 
-def _told(session: Session, name: str):  # noqa: ANN202 - a closure over the session
+def _told(session: Session, name: str) -> OnEvent:
     def tell(event: TrainingEvent) -> None:
         stage = f"{name} reference" if event.phase == "reference" else f"{name} training"
         loss = f"loss {event.loss:.3f}, " if event.loss is not None else ""

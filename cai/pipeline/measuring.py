@@ -14,7 +14,7 @@ from cai.store import write_bytes_atomically
 
 
 def measure(session: Session) -> EvaluationResult | None:
-    """Answer the held-out prompts with the policy before and after training, and compare; None when there is nothing to compare."""
+    """Answer the held-out prompts before and after training, and compare; None when there is nothing to compare."""
     config, folder = session.inputs.config, session.folder
     trained = newest_spec(session)
     suite = _suite(session)

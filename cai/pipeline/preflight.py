@@ -86,7 +86,9 @@ def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution |
     for key, ids in asked:
         if unknown := [name for name in ids if name not in known]:
             problems.append(
-                ConfigError(f"`{key}`: no principle {', '.join(unknown)} in the constitution", f"there are {', '.join(sorted(known))}")
+                ConfigError(
+                    f"`{key}`: no principle {', '.join(unknown)} in the constitution", f"there are {', '.join(sorted(known))}"
+                )
             )
             return None
     return constitution.select(config.principles) if config.principles else constitution
@@ -109,5 +111,7 @@ def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[tuple[Item, .
 def _held_out(items: Sequence[Item], share: float, seed: int) -> frozenset[str]:
     """The same items whatever their order; an item's place depends on the seed and its uid alone."""
     count = round(len(items) * share)
-    ranked = sorted((hashlib.sha256(f"{seed}/held-out/{item.uid}".encode("utf-8", "surrogatepass")).digest(), item.uid) for item in items)
+    ranked = sorted(
+        (hashlib.sha256(f"{seed}/held-out/{item.uid}".encode("utf-8", "surrogatepass")).digest(), item.uid) for item in items
+    )
     return frozenset(uid for _, uid in ranked[: min(count, len(items) - 1)])

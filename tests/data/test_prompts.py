@@ -459,7 +459,7 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
 def test_settings_of_a_source_are_strict() -> None:
     for wrong in ({"path": ""}, {"path": "p", "limit": 0}, {"path": "p", "fromat": "csv"}, {"path": "p", "max_bad_share": 2}):
         with pytest.raises(ValidationError):
-            PromptsSource(**wrong)
+            PromptsSource.model_validate(wrong)
 
 
 def test_causes_are_counted_apart(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killed_run import HashEngine
 
-from cai.engines.base import Generation, GenerationRequest, RequestFailure, SamplingParams, ScoreRequest, Scores
+from cai.engines.base import (
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    GenerationResult,
+    RequestFailure,
+    SamplingParams,
+    ScoreRequest,
+    ScoreResult,
+    Scores,
+)
 from cai.errors import EngineError
 from cai.store import MemoisedEngine, RunFolder
 from constitution.messages import user
@@ -85,7 +96,7 @@ def test_results_survive_a_caller_who_stops_listening(tmp_path: Path) -> None:
 
 def test_an_error_of_the_engine_keeps_what_was_finished(tmp_path: Path) -> None:
     class Breaks(HashEngine):
-        def generate(self, requests):
+        def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
             for n, answer in enumerate(super().generate(requests)):
                 if n == 3:
                     raise EngineError("the accelerator is gone")
@@ -103,7 +114,7 @@ def test_an_error_of_the_engine_keeps_what_was_finished(tmp_path: Path) -> None:
 
 def test_an_engine_that_leaves_a_request_unanswered_is_found_out(tmp_path: Path) -> None:
     class Forgets(HashEngine):
-        def generate(self, requests):
+        def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
             yield from list(super().generate(requests))[1:]
 
     with RunFolder.open(tmp_path / "run") as run, pytest.raises(EngineError, match="answered 7 of 8"):
@@ -134,10 +145,10 @@ def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[f
     import tempfile
 
     class Says(HashEngine):
-        def generate(self, requests):
-            yield 0, Generation(text, "stop", 1, 2)
+        def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+            yield 0, Generation(text, FinishReason.STOP, 1, 2)
 
-        def score(self, requests):
+        def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
             yield 0, Scores(tuple(logps), 1)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -148,5 +159,5 @@ def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[f
                     *engine.generate([request("p")]),
                     *engine.score([ScoreRequest((user("p"),), (" A",))]),
                 )
-                assert generation == Generation(text, "stop", 1, 2)  # type: ignore[arg-type]
+                assert generation == Generation(text, FinishReason.STOP, 1, 2)  # type: ignore[arg-type]
                 assert scores == Scores(tuple(logps), 1)

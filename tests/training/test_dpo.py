@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_every_architecture_trains_saves_reloads_and_generates(
     assert result.steps == 3
     assert result.first_metrics["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
     assert (result.adapter is not None) == adapted
-    tuned = AutoModelForCausalLM.from_pretrained(result.folder)
+    tuned: Any = AutoModelForCausalLM.from_pretrained(result.folder)
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     ids = tokenizer("What is 2 + 2?", return_tensors="pt")
     assert tuned.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] == ids.input_ids.shape[1] + 4
