@@ -15,7 +15,7 @@ from yaml.reader import ReaderError
 
 Path: TypeAlias = tuple[str | int, ...]
 
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 """More values than this, aliases written out, and a document is refused: ten nested aliases can stand for billions."""
 
 
