@@ -107,6 +107,7 @@ class DecodingLoop:
             if ran_out:
                 yield from self._go_on_with_less()
             else:
+                self._limits.fitted()
                 yield from self._retire()
 
     def _queue(self, rows: Sequence[Row]) -> None:
@@ -234,8 +235,10 @@ class DecodingLoop:
         rows = list(dict.fromkeys([*self._running, *waiting]))
         self._running = []
         self._slots = SlotCache(len(self._slots.slot_layers))
-        self._limits.halve(len(attempted))
         if len(attempted) == 1:
+            self._limits.restore()
             rows.remove(attempted[0])
             yield attempted[0]
+        else:
+            self._limits.halve(len(attempted))
         self._queue(rows)

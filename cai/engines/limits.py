@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 import torch
@@ -16,7 +16,7 @@ _CPU_CACHE_BYTES = 3 * 512 * 1024**2
 
 @dataclass(slots=True)
 class BatchLimits:
-    """Limits of one engine. They only ever become smaller, when memory has run out.
+    """Limits of one engine. They become smaller when memory has run out and less of it then was enough.
 
     Args:
         rows: Rows decoded together.
@@ -27,6 +27,8 @@ class BatchLimits:
     rows: int
     prefill_tokens: int
     cache_tokens: int
+    _before: tuple[int, int, int] | None = field(default=None, repr=False)
+    """As they were before memory ran out, until a smaller batch has fitted."""
 
     @classmethod
     def for_device(cls, forward: Forward, rows: int, prefill_tokens: int | None) -> BatchLimits:
@@ -42,8 +44,25 @@ class BatchLimits:
 
     def halve(self, rows: int) -> None:
         """Go on with half of the rows that were too many."""
+        self._before = self._before or (self.rows, self.prefill_tokens, self.cache_tokens)
         self.rows = max(1, min(self.rows, rows) // 2)
         self.prefill_tokens = max(1, self.prefill_tokens // 2)
         self.cache_tokens = max(1, self.cache_tokens // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free_memory()
+
+    def fitted(self) -> None:
+        """A batch fitted into memory: the limits stay as they are now."""
+        self._before = None
+
+    def restore(self) -> None:
+        """One row alone did not fit: it was too large, not the limits, so the others go on as before it."""
+        if self._before is not None:
+            self.rows, self.prefill_tokens, self.cache_tokens = self._before
+            self._before = None
+        _free_memory()
+
+
+def _free_memory() -> None:
+    """Give back what the allocator holds in pieces too small for what has just failed."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -62,9 +62,10 @@ def score_sequences(
                 raise
         flat = [request for group in batch for request in group]
         if scores is not None:
+            limits.fitted()
             yield from ((request.index, each) for request, each in zip(flat, scores, strict=True))
         elif len(flat) == 1:
-            limits.halve(1)
+            limits.restore()
             yield flat[0].index, None
         else:
             limits.halve(len(flat))

@@ -162,6 +162,7 @@ def _read_generation(stored: dict[str, Any]) -> GenerationResult:
         finish_reason=FinishReason(stored["finish_reason"]),
         prompt_tokens=stored["prompt_tokens"],
         completion_tokens=stored["completion_tokens"],
+        thoughts=stored.get("thoughts", ""),
     )
 
 
