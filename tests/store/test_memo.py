@@ -142,11 +142,12 @@ def test_usage_is_booked_by_stage_and_totals_over_processes(tmp_path: Path) -> N
     st.lists(st.floats(allow_nan=False), min_size=1, max_size=4),
 )
 def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[float]) -> None:
+    """Story: thoughts were written to the memo and forgotten by its reader, so that a resumed run lost them."""
     import tempfile
 
     class Says(HashEngine):
         def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-            yield 0, Generation(text, FinishReason.STOP, 1, 2)
+            yield 0, Generation(text, FinishReason.STOP, 1, 2, thoughts=text[::-1])
 
         def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
             yield 0, Scores(tuple(logps), 1)
@@ -159,5 +160,5 @@ def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[f
                     *engine.generate([request("p")]),
                     *engine.score([ScoreRequest((user("p"),), (" A",))]),
                 )
-                assert generation == Generation(text, FinishReason.STOP, 1, 2)  # type: ignore[arg-type]
+                assert generation == Generation(text, FinishReason.STOP, 1, 2, thoughts=text[::-1])
                 assert scores == Scores(tuple(logps), 1)
