@@ -1,0 +1,138 @@
+"""`ReportData` → one HTML file that needs nothing else: style, script and pictures are inside, and a browser loads nothing.
+
+All text on the page passes `visible` and jinja2's escaping, without exception: no template marks anything as safe. Besides, the
+page's own policy lets the browser run this one script and no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_NAMESPACE
+from markupsafe import Markup
+
+from cai.records import Outcome, Stage
+from cai.report import charts, texts, verdict
+from cai.report.collecting import collect
+from cai.report.data import ReportData
+from cai.report.diffs import kept_share, word_diff
+from cai.report.labels_in_words import quality_in_words
+from cai.store import RunFolder, write_bytes_atomically
+
+REPORT_NAME = "report.html"
+
+OUTCOMES: dict[Outcome, str] = {
+    Outcome.PAIR: "became a pair",
+    Outcome.KEPT: "kept without a pair",
+    Outcome.FILTERED: "filtered out",
+    Outcome.FAILED: "failed",
+    Outcome.PENDING: "pending",
+}
+STAGES: dict[Stage, str] = {
+    Stage.GENERATE: "draft, critique, revise",
+    Stage.LABEL: "label",
+    Stage.EXPORT: "export",
+    Stage.SFT: "supervised training",
+    Stage.DPO: "preference training",
+    Stage.EVALUATE: "before and after",
+}
+
+
+def write_report(folder: RunFolder, output: Path | None = None) -> Path:
+    """Write the report of a run, whole or not at all; default: `report.html` in its folder.
+
+    Raises:
+        StoreError: If the folder is damaged or the file cannot be written.
+    """
+    path = output or folder.path / REPORT_NAME
+    write_bytes_atomically(path, render_report(collect(folder)).encode())
+    return path
+
+
+def render_report(data: ReportData) -> str:
+    """The page. Equal data give equal text."""
+    style, script = _own_file("page.css"), _own_file("page.js")
+    page = _environment().get_template("page.html.j2")
+    return page.render(
+        data=data,
+        style=Markup(style),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - likewise
+        policy=(
+            f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        headline=_headline(data),
+        config_text=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True) if data.config else "",
+    )
+
+
+def _headline(data: ReportData) -> str:
+    if data.evaluation is not None:
+        return verdict.headline(data.evaluation)
+    counts, rows = data.ledger.counts, data.ledger.rows
+    settled = rows - counts[Outcome.PENDING]
+    if not rows:
+        return "This run has no input yet."
+    state = f"{settled:,} of {rows:,} input rows are finished, {counts[Outcome.PAIR]:,} of them as pairs"
+    return f"{state}; before and after has not been measured yet."
+
+
+def _source(text: str) -> str:
+    """The content of an inline script or style, as a content security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@lru_cache(maxsize=2)
+def _own_file(name: str) -> str:
+    text = resources.files("cai.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return f"\n{text}"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("cai.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = {
+        "duration": texts.duration,
+        "p_value": texts.p_value,
+        "percent": texts.percent,
+        "plain": texts.plain,
+        "points": texts.points,
+        "shortened": texts.shortened,
+        "thousands": texts.thousands,
+    }
+    names: dict[str, Any] = {
+        "OUTCOMES": OUTCOMES,
+        "STAGES": STAGES,
+        "box": {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.WIDTH - charts.RIGHT}
+        | {"top": charts.TOP, "bottom": charts.HEIGHT - charts.BOTTOM},
+        "broken_shares": verdict.broken_shares,
+        "kept_share": kept_share,
+        "histogram": charts.histogram,
+        "quality_in_words": quality_in_words,
+        "read_row": verdict.read_row,
+        "stacked": charts.stacked,
+        "training_plots": charts.training_plots,
+        "word_diff": word_diff,
+    }
+    environment.filters = {**DEFAULT_FILTERS, **filters}
+    environment.globals = {**DEFAULT_NAMESPACE, **names}
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Every value on its way into the page, before it is escaped."""
+    return texts.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

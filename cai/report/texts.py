@@ -1,0 +1,72 @@
+"""Text that people did not choose, made safe to look at, and numbers as people read them. Knows no HTML."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_JOINERS = {"\u200c", "\u200d"}
+"""Part of ordinary writing in many scripts, and of emoji."""
+_ORDINARY = re.compile(r"[\n -~\u00a0-\u00ac\u00ae-\u05ff]*")
+
+
+def visible(text: str) -> str:
+    """The text with signs that cannot be seen made visible: control, bidi override, zero-width and tag characters, surrogates.
+
+    Line feeds, tabs and the joiners of scripts and emoji stay; a carriage return before a line feed goes.
+    """
+    if _ORDINARY.fullmatch(text):
+        return text
+    return "".join(_visible(sign) for sign in text.replace("\r\n", "\n"))
+
+
+def _visible(sign: str) -> str:
+    code = ord(sign)
+    if sign in "\n\t" or sign in _JOINERS or unicodedata.category(sign) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return sign
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures: ␀ for NUL …
+    return "␡" if code == 0x7F else f"⟦U+{code:04X}⟧"
+
+
+def percent(share: float) -> str:
+    """A share of answers; one that is not quite none or all is not called so."""
+    if 0 < share < 0.005:
+        return "< 1 %"
+    if 0.995 <= share < 1:
+        return "> 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def points(difference: float) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{100 * difference:+.0f}".replace("-", "−") if round(100 * difference) else "0"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def plain(number: float, digits: int = 6) -> str:
+    """A number of any size, with a true minus sign."""
+    return f"{number:.{digits}g}".replace("-", "−")
+
+
+def thousands(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def shortened(text: str, limit: int = 180) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
