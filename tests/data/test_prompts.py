@@ -86,7 +86,7 @@ def test_one_table_reads_the_same_from_every_kind_of_file(tmp_path: Path) -> Non
     for name in names:
         assert [(i.uid, i.messages, i.tags, i.facts) for i in read(tmp_path / name).items] == expected, name
     assert len(read(tmp_path / "splits", split="test").items) == 1
-    with pytest.raises(DataError, match="no split 'tset'. Did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tset'\. Did you mean 'test'"):
         read(tmp_path / "splits", split="tset")
 
 

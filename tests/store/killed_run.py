@@ -111,4 +111,5 @@ def draft(engine: MemoisedEngine, store: RunFolder, items: list[Item]) -> None:
 
 
 if __name__ == "__main__":
+    print("ready", flush=True)
     run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

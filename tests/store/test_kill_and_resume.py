@@ -36,6 +36,15 @@ def committed_keys(folder: Path) -> set[str]:
         connection.close()
 
 
+def wait_for_calls(process: subprocess.Popen[bytes], log: Path, number: int, calls: int) -> None:
+    """Until this start has computed so many calls, or has ended."""
+    while process.poll() is None:
+        lines = log.read_text().split("\n") if log.exists() else []
+        if sum(line.startswith(f"{number} ") for line in lines) >= calls:
+            return
+        time.sleep(0.005)
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     skipped = ("run.sqlite", ".run")
     return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(skipped)}
@@ -49,8 +58,11 @@ def test_killed_at_random_moments_the_run_ends_as_if_never_interrupted(tmp_path:
     number = 0
     while len(finished_when_killed) < KILLS:
         process = start(killed, log, number)
-        # From the end of the imports on, so that every phase is hit: the memo, the records, the output files.
-        time.sleep(0.15 + chance.random() * 0.4)
+        assert process.stdout is not None
+        process.stdout.readline()  # imports are done; how long they take says nothing
+        # A few batches of work and a moment more, so that every phase is hit: the memo, the records, the output files.
+        wait_for_calls(process, log, number, chance.randrange(0, 6 * killed_run.BATCH))
+        time.sleep(chance.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
