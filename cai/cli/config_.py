@@ -69,23 +69,25 @@ def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield path, value
 
 
-def _fields(model: type[BaseModel], prefix: str) -> Iterator[dict[str, Any]]:
+def _fields(model: type[BaseModel], prefix: str, defaults: BaseModel | None = None) -> Iterator[dict[str, Any]]:
+    """Every setting below a section; `defaults` is the section as it stands in its parent, where that differs."""
     from pydantic import BaseModel
     from pydantic_core import to_jsonable_python
 
     for name, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        required = field.is_required() and defaults is None
+        default = getattr(defaults, name) if defaults else None if required else field.get_default(call_default_factory=True)
         section = _section(field.annotation)
-        if section is None or default is None:
-            shown = "section" if section is not None and field.is_required() else to_jsonable_python(default)
+        if not isinstance(default, BaseModel):
+            description = field.description or (section.__doc__ if section else None) or ""
             yield {
                 "key": prefix + name,
-                "required": field.is_required(),
-                "default": shown,
-                "description": field.description or (section.__doc__ or "" if section else ""),
+                "required": required,
+                "default": to_jsonable_python(default),
+                "description": description,
             }
         if section is not None:
-            yield from _fields(type(default) if isinstance(default, BaseModel) else section, f"{prefix}{name}.")
+            yield from _fields(section, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

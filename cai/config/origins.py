@@ -44,7 +44,7 @@ class Values:
                 raise ConfigError(f"{origin}: `{'.'.join(path[:depth])}` is a value, not a section")
             node = cast("dict[str, Any]", below)
         node[path[-1]] = value
-        for known in [p for p in self.origins if p[: len(path)] == path]:
+        for known in [p for p in self.origins if p[: len(path)] == path or path[: len(p)] == p]:
             del self.origins[known]
         for leaf in _leaves(value, path):
             self.origins[leaf] = origin
@@ -93,7 +93,7 @@ def put_flags(values: Values, flags: Iterable[str]) -> list[ConfigError]:
 def _put_text(values: Values, path: Path, text: str, origin: str) -> list[ConfigError]:
     try:
         values.put(path, yaml.safe_load(text), origin)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         return [ConfigError(f"{origin}: {text!r} is not a YAML value ({str(error).splitlines()[0]})", "quote it")]
     except ConfigError as error:
         return [error]

@@ -1,25 +1,27 @@
 """A run's YAML file, environment and flags → one checked `RunConfig`; every problem at once, each with its place.
 
-A file's values are read through PyYAML's node tree, so that each keeps its line and column and a duplicate key is an error
-instead of a silent win of the last one.
+A file is read as principle files are (`constitution.documents`): each value keeps its line and column, and a duplicate key is
+an error instead of a silent win of the last one.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from cai.config.origins import Path as KeyPath
 from cai.config.origins import Values, put_environment, put_flags
 from cai.config.settings import RunConfig
 from cai.errors import ConfigError, ProblemList
+from constitution.documents import Document, read_document
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -45,18 +47,22 @@ def read_config(path: Path | None, flags: Sequence[str] = (), environment: Mappi
         ProblemList: With every problem found.
     """
     values = Values()
+    places: dict[KeyPath, str] = {}
     problems: list[ConfigError] = []
+    unreadable = False
     if path is not None:
-        problems.extend(_put_file(values, path))
+        problems.extend(_put_file(values, places, path))
+        unreadable = bool(problems) and not values.tree
     sections = frozenset(RunConfig.model_fields)
     problems.extend(put_environment(values, os.environ if environment is None else environment, sections))
     problems.extend(put_flags(values, flags))
     config: RunConfig | None = None
-    if not problems:
+    if not unreadable:
         try:
             config = RunConfig.model_validate(values.tree)
+            problems.extend(_misread_booleans(config, values))
         except ValidationError as error:
-            problems.extend(_explain(error, values.origins))
+            problems.extend(_explain(error, places | values.origins))
     if problems or config is None:
         raise ProblemList(f"the configuration{f' {path}' if path else ''} cannot be used:", problems)
     return ReadConfig(config, values.origins)
@@ -78,80 +84,103 @@ def read_section(kind: type[Section], section: str, flags: Sequence[str]) -> Sec
     raise ProblemList(f"these settings of `{section}` cannot be used:", problems)
 
 
-def _put_file(values: Values, path: Path) -> list[ConfigError]:
+def _put_file(values: Values, places: dict[KeyPath, str], path: Path) -> list[ConfigError]:
+    """Put a file's values, and note the places of its sections; what is wrong with the file's form is returned."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return [ConfigError(f"{path}: there is no such file", "`cai init FOLDER` writes one to start from")]
     except (OSError, UnicodeDecodeError) as error:
         return [ConfigError(f"{path}: cannot be read ({error})", "it has to be a UTF-8 text file")]
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        return [ConfigError(f"{place}: not valid YAML: {error.problem}", "mind indentation and quotes")]
-    if root is None:
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        return [ConfigError(f"{path}:1:1: a configuration is a list of `key: value` lines")]
-    return _put_mapping(values, root, (), path)
-
-
-def _put_mapping(values: Values, node: yaml.MappingNode, prefix: KeyPath, path: Path) -> list[ConfigError]:
-    problems: list[ConfigError] = []
-    seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key = str(key_node.value)
-        line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
-        place = f"{path}:{line}:{column}"
-        if key in seen:
-            problems.append(ConfigError(f"{place}: `{key}` is given twice (first on line {seen[key]})", "delete one"))
-            continue
-        seen[key] = line
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            problems.extend(_put_mapping(values, value_node, (*prefix, key), path))
-            continue
-        try:
-            values.put((*prefix, key), _plain(value_node), place)
-        except yaml.YAMLError as error:
-            problems.append(ConfigError(f"{place}: `{key}` cannot be read ({error})"))
+    document = read_document(text)
+    problems = [ConfigError(f"{path}:{each.line}:{each.column}: {each.problem}", each.hint) for each in document.problems]
+    content: object = document.value
+    if isinstance(content, dict):
+        _put_mapping(values, places, document, path, cast("dict[str, object]", content), ())
+    elif content is not None:
+        problems.append(ConfigError(f"{path}:1:1: a configuration is made of `key: value` lines"))
     return problems
 
 
-def _plain(node: yaml.Node) -> Any:
-    """A node's value as plain Python data, by the safe constructor."""
-    constructor: Any = yaml.SafeLoader("")  # types-PyYAML leaves its methods untyped
-    try:
-        return constructor.construct_document(node)
-    finally:
-        constructor.dispose()
+def _put_mapping(
+    values: Values,
+    places: dict[KeyPath, str],
+    document: Document,
+    path: Path,
+    content: Mapping[str, object],
+    prefix: KeyPath,
+) -> None:
+    for key, value in content.items():
+        here: KeyPath = (*prefix, key)
+        if here in document.unreadable:
+            continue
+        place = document.place(here)
+        places[here] = f"{path}:{place.line}:{place.column}"
+        if isinstance(value, dict) and value:
+            _put_mapping(values, places, document, path, cast("dict[str, object]", value), here)
+        else:
+            values.put(here, cast("object", value), places[here])
 
 
-def _explain(error: ValidationError, origins: Mapping[KeyPath, str], prefix: KeyPath = ()) -> list[ConfigError]:
-    problems: list[ConfigError] = []
+def _misread_booleans(config: RunConfig, values: Values) -> list[ConfigError]:
+    """YAML reads yes, no, on and off as booleans, and pydantic takes those for the numbers 1 and 0."""
+    used = config.model_dump(mode="json")
+    return [
+        ConfigError(f"{origin}: `{'.'.join(path)}` is read as {_at(values.tree, path)}", "write a number")
+        for path, origin in values.origins.items()
+        if isinstance(_at(values.tree, path), bool) and not isinstance(_at(used, path), bool)
+    ]
+
+
+def _at(tree: Any, path: KeyPath) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _explain(error: ValidationError, places: Mapping[KeyPath, str], prefix: KeyPath = ()) -> list[ConfigError]:
+    """One problem for each place; a value that could have been of several types is told all of them together."""
+    found: dict[KeyPath, tuple[str, list[str], str]] = {}
     for detail in error.errors(include_url=False):
-        path = (*prefix, *(str(part) for part in detail["loc"]))
-        name = ".".join(path) or "configuration"
-        place = _origin(path, origins)
+        # pydantic goes on after a key with the types it tried, such as `tuple[str, ...]`.
+        path = (*prefix, *itertools.takewhile(lambda part: "[" not in part, (str(part) for part in detail["loc"])))
+        name = f"`{'.'.join(path)}`"
         if detail["type"] == "extra_forbidden":
             near = difflib.get_close_matches(path[-1], _keys_at(path[:-1]), n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(_keys_at(path[:-1]))}"
-            problems.append(ConfigError(f"{place}: unknown key `{name}`", hint))
+            found[path] = f"unknown key {name}", [], hint
             continue
-        given = "" if detail["type"] == "missing" or isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
-        message = detail["msg"].removeprefix("Value error, ")
-        problems.append(ConfigError(f"{place}: `{name}`: {message}{given}"))
-    return problems
+        message = _in_words(detail["msg"])
+        if not path:
+            found[path] = message, [], ""
+        elif detail["type"] == "missing":
+            found[path] = f"{name} is missing", [], ""
+        elif isinstance(detail["input"], dict):
+            found[path] = f"{name}: {message}", [], ""
+        elif path in found:
+            found[path][1].append(message)
+        else:
+            found[path] = f"{name}: {message}", [], f"it is {detail['input']!r} now"
+    return [
+        ConfigError(f"{_origin(path, places)}{'; or '.join([problem, *others])}", hint)
+        for path, (problem, others, hint) in found.items()
+    ]
 
 
-def _origin(path: KeyPath, origins: Mapping[KeyPath, str]) -> str:
-    """The origin of a value, of the first value below it, or of the nearest section above it."""
+def _in_words(message: str) -> str:
+    message = message.removeprefix("Value error, ").replace("Input should be", "it should be").replace("valid tuple", "list")
+    return re.sub(r"a valid dictionary or instance of \w+", "a section of `key: value` lines", message)
+
+
+def _origin(path: KeyPath, places: Mapping[KeyPath, str]) -> str:
+    """The place of a value, of the first value below it, or of the nearest section above it, and a colon; "" if none."""
     for length in range(len(path), 0, -1):
-        for known, origin in origins.items():
+        if path[:length] in places:
+            return f"{places[path[:length]]}: "
+        for known, place in places.items():
             if known[:length] == path[:length]:
-                return origin
-    return "configuration"
+                return f"{place}: "
+    return ""
 
 
 def _keys_at(path: KeyPath) -> list[str]:

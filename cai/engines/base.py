@@ -21,12 +21,16 @@ class SamplingParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    stop: tuple[str, ...] = ()
-    """Generation ends before the first of these; the stop text itself is not part of the result."""
+    temperature: Annotated[float, Field(ge=0.0, le=5.0, description="0 is greedy; above 1 flattens the distribution.")] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, description="Draw from the likeliest tokens that hold this much of it.")] = (
+        1.0
+    )
+    top_k: Annotated[int, Field(ge=0, description="Draw from so many likeliest tokens; 0: from all.")] = 0
+    max_tokens: Annotated[int, Field(ge=1, description="Longest answer, in tokens.")] = 256
+    stop: Annotated[
+        tuple[str, ...],
+        Field(description="Generation ends before the first of these; the text itself is no part of the result."),
+    ] = ()
 
 
 class FinishReason(StrEnum):
