@@ -123,9 +123,9 @@ def ticks(low: float, high: float, *, parts: int = 4, whole: bool = False) -> li
 
     The first is at or below `low`, the last at or above `high`; a range of one point has one.
     """
-    span = high - low
-    if span <= 0:
+    if _is_point(low, high):
         return [low]
+    span = high - low
     raw = span / parts
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw * (1 - 1e-9))
@@ -135,6 +135,11 @@ def ticks(low: float, high: float, *, parts: int = 4, whole: bool = False) -> li
     return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
 
 
+def _is_point(low: float, high: float) -> bool:
+    """Whether a range is too narrow to be cut into numbers that differ in print."""
+    return high - low <= 1e-9 * max(abs(low), abs(high), 1e-9)
+
+
 def _plot(
     title: str, note: str, curves: Mapping[str, Sequence[tuple[float, float]]], bounds: tuple[float, float] | None
 ) -> Plot:
@@ -142,8 +147,8 @@ def _plot(
     steps = [x for curve in points.values() for x, _ in curve]
     values = [y for curve in points.values() for _, y in curve]
     low, high = bounds or (min(values), max(values))
-    if low == high:
-        low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
+    if _is_point(low, high):
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     y_values = ticks(low, high)
     low, high = y_values[0], y_values[-1]
     start, end = min(steps), max(steps)

@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_NAMESPACE
 from markupsafe import Markup
 
 from cai.records import Outcome, Stage
@@ -128,8 +127,8 @@ def _environment() -> Environment:
         "training_plots": charts.training_plots,
         "word_diff": word_diff,
     }
-    environment.filters = {**DEFAULT_FILTERS, **filters}
-    environment.globals = {**DEFAULT_NAMESPACE, **names}
+    environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType] - jinja2 leaves their type open
+    environment.globals.update(names)  # pyright: ignore[reportUnknownMemberType]
     return environment
 
 

@@ -82,7 +82,7 @@ def _of_faults(rows: Sequence[BehaviourRow]) -> list[str]:
         falls = sorted(1 - row.after / row.before for row in fallen)
         least, most = percent(falls[0]), percent(falls[-1])
         by = most if least == most else f"{least} to {most}"
-        which = "the fault" if len(rows) == 1 else f"all {len(rows)} faults" if len(fallen) == len(rows) else None
+        which = _all_of(len(rows), "fault") if len(fallen) == len(rows) else None
         parts.append(f"{which or f'{len(fallen)} of {len(rows)} faults'} fell, by {by}")
     else:
         parts.append("the fault did not clearly fall" if len(rows) == 1 else f"none of {len(rows)} faults clearly fell")
@@ -96,8 +96,12 @@ def _of_controls(rows: Sequence[BehaviourRow]) -> list[str]:
     if not rows:
         return []
     if not worse:
-        return ["the control held" if len(rows) == 1 else f"all {len(rows)} controls held"]
+        return [f"{_all_of(len(rows), 'control')} held"]
     return [f"{len(worse)} of {_count(len(rows), 'control')} got worse: {', '.join(worse)}"]
+
+
+def _all_of(number: int, noun: str) -> str:
+    return f"the {noun}" if number == 1 else f"both {noun}s" if number == 2 else f"all {number} {noun}s"
 
 
 def _named(labels: Sequence[str]) -> str:
