@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
@@ -29,8 +29,27 @@ _THOUGHTS = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _PROBE = "q7"
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 _EVERYWHERE = re.compile(r"(?=.)", re.DOTALL)
+_THINKING_SWITCHES = ("enable_thinking", "thinking", "open_thinking")
+"""What the families' templates call it."""
 _FIXED_DATE = "01 Jan 2026"
 """Some templates write today's date; a prompt that changes overnight would neither be found again nor reproduced."""
+_FIXED_PARTS = {
+    "%Y": "2026",
+    "%y": "26",
+    "%m": "01",
+    "%d": "01",
+    "%B": "January",
+    "%b": "Jan",
+    "%A": "Thursday",
+    "%a": "Thu",
+} | dict.fromkeys(("%H", "%M", "%S"), "00")
+# A macro of that name goes before the clock that transformers offers. A function cannot be given to a template: it would be
+# made a string. The empty expression at the end keeps a newline with which the template may begin.
+_FIXED_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f" | replace('{part}', '{value}')" for part, value in _FIXED_PARTS.items())
+    + " }}{% endmacro %}{{ '' }}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,7 @@ class ChatTokenizer:
         name: What to call the model in errors.
         plain: Human/Assistant text instead of the chat template.
         chat_template: Instead of the tokenizer's own.
-        thinking: Asked of templates that know `enable_thinking`.
+        thinking: Asked of templates that have a switch for it.
         eos_ids: Further tokens that end an answer (of the model's generation config).
 
     Raises:
@@ -76,12 +95,15 @@ class ChatTokenizer:
         self._template = chat_template or (None if plain else cast("Any", tokenizer).chat_template)
         if not plain and not self._template:
             raise no_chat_template(name)
+        self._dated_template = f"{_FIXED_CLOCK}{self._template}" if "strftime_now" in (self._template or "") else self._template
         self._thinking = thinking
         self._control_ids = _control_tokens(self.tokenizer)
         # A lookahead, so that overlapping occurrences are all found.
         texts = "|".join(map(re.escape, self._control_ids.values()))
         self._control_text = re.compile(f"(?={texts})") if texts else None
         self._takes_system = plain or self._renders_system()
+        self._leading_ids = self._find_leading() if plain else ()
+        self._opens_thought = not plain and self._render((user("x"),), generation_prompt=True).rstrip().endswith("<think>")
         self._end_of_turn = self._find_end_of_turn()
         known = (self.tokenizer.eos_token_id, self._end_of_turn, *eos_ids)
         self.stop_ids = frozenset(token for token in known if token is not None)
@@ -149,6 +171,8 @@ class ChatTokenizer:
             text = text.removeprefix(" ")
         if "</think>" in text and "<think>" not in text.partition("</think>")[0]:
             text = f"<think>{text}"  # the template had opened the thought
+        elif self._opens_thought and not after_prefix and "<think>" not in text:
+            return Reply("", text.strip())  # and it was cut before its end
         if "<think>" not in text:
             return Reply(text)
         thoughts = "\n".join(part.strip() for part in _THOUGHTS.findall(text) if part.strip())
@@ -161,7 +185,7 @@ class ChatTokenizer:
         if self._controls_in(ids) > self._control_count(tuple(each.role for each in messages)):
             marking = replace(marking, control_text=_EVERYWHERE)
             ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
-        return tuple(ids)
+        return (*self._leading_ids, *ids)
 
     def _control_count_uncached(self, roles: tuple[Role, ...]) -> int:
         """How many control tokens the template itself writes for these turns."""
@@ -193,12 +217,11 @@ class ChatTokenizer:
         try:
             text = self.tokenizer.apply_chat_template(
                 turns,
-                chat_template=self._template,
+                chat_template=self._dated_template,
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
-                enable_thinking=self._thinking,
                 date_string=_FIXED_DATE,
-                strftime_now=_fixed_date,
+                **dict.fromkeys(_THINKING_SWITCHES, self._thinking),
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(
@@ -222,6 +245,10 @@ class ChatTokenizer:
             return _PROBE in self._render((system(_PROBE), user("x")), generation_prompt=True)
         except ModelError:
             return False
+
+    def _find_leading(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text (BOS). Chat templates write it themselves, the plain form does not."""
+        return tuple(takewhile(self._control_ids.__contains__, self.tokenizer.encode(_PROBE)))
 
     def _find_end_of_turn(self) -> int | None:
         """The control token that follows an assistant's reply in the template; in the plain form, EOS."""
@@ -275,7 +302,3 @@ def _control_tokens(tokenizer: Any) -> dict[int, str]:
         for token, entry in added.items()
         if len(str(entry.content)) > 1 and (entry.special or token in special or _MARKUP.match(str(entry.content)))
     }
-
-
-def _fixed_date(_format: str) -> str:
-    return _FIXED_DATE

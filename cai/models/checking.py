@@ -121,6 +121,13 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> No
         problems.append(
             ModelError(f"model {folder}: is an encoder-decoder.", "Use a model that writes on (a causal language model).")
         )
+    elif config.get("auto_map") and not _known_to_transformers(str(config.get("model_type"))):
+        problems.append(
+            ModelError(
+                f"model {folder}: brings code of its own, and code from repositories is never run.",
+                "Use a model that transformers itself knows, or serve it and use it over HTTP.",
+            )
+        )
     _check_weights(folder, problems)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         problems.append(
@@ -130,6 +137,12 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> No
         )
     elif spec.base_model_form != "plain" and spec.chat_template is None and not has_chat_template(folder):
         problems.append(no_chat_template(str(folder)))
+
+
+def _known_to_transformers(model_type: str) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
 
 
 def no_chat_template(name: str) -> ModelError:

