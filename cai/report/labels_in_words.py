@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.labels.quality import LabelQuality
-from cai.report.texts import percent, thousands
+from cai.report.texts import percent, signed, thousands
 
 METHODS = {
     "letters": "Answers were shown together and the judge named a letter, in both orders.",
@@ -33,7 +33,7 @@ def quality_in_words(quality: LabelQuality) -> Iterator[tuple[str, str]]:
             "of the pairs in which the longer answer won; far from half may be a taste for length",
         )
     if quality.mean_length_gap_characters is not None:
-        yield f"{quality.mean_length_gap_characters:+.0f}", "characters: mean length of chosen minus rejected"
+        yield signed(quality.mean_length_gap_characters), "characters: mean length of chosen minus rejected"
     if quality.same_slot_share is not None:
         yield (
             percent(quality.same_slot_share),

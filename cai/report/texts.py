@@ -40,7 +40,12 @@ def percent(share: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares, in percentage points."""
-    return f"{100 * difference:+.0f}".replace("-", "−") if round(100 * difference) else "0"
+    return signed(100 * difference)
+
+
+def signed(number: float) -> str:
+    """A whole number with its sign; 0 has none."""
+    return f"{round(number):+d}".replace("-", "−") if round(number) else "0"
 
 
 def p_value(p: float) -> str:

@@ -57,7 +57,8 @@ def headline(result: EvaluationResult) -> str:
     if after - before > BROKEN_LIMIT:
         parts.append(f"broken text rose from {percent(before)} to {percent(after)}")
     if few:
-        parts.append(f"{_count(few, 'behaviour')} had too few prompts to conclude from")
+        which = _count(few, "behaviour") if solid else _all_of(few, "behaviour")
+        parts.append(f"{which} had too few prompts to conclude from")
     if not parts:
         return "Nothing was measured."
     sentence = "; ".join(parts)

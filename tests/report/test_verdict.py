@@ -51,7 +51,8 @@ def test_a_row_in_words(row: BehaviourRow, tone: str, words: str) -> None:
         ((FALLEN, UNCLEAR, HELD, BETTER), "1 of 2 faults fell, by 89 %; both controls held."),
         ((UNCLEAR, RISEN), "None of 2 faults clearly fell; “denies” rose."),
         ((FALLEN, HELD, WORSE), "The fault fell, by 89 %; 1 of 2 controls got worse: “forgets” by 30 points."),
-        ((FEW,), "1 behaviour had too few prompts to conclude from."),
+        ((FEW, HELD), "The control held; 1 behaviour had too few prompts to conclude from."),
+        ((FEW,), "The behaviour had too few prompts to conclude from."),
         (
             (behaviour("a", "agrees", "fault", 100, (90, 10), (0, 20)),),
             "The fault fell, by 89 %; broken text rose from 0 % to 20 %.",
