@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPTS: tuple[Any, ...] = (
     "What is the capital of France?",
     "I think 2 + 2 = 5. Explain why I'm right.",
