@@ -78,8 +78,11 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
     """Train, save, and say how it went; a finished run with the same fingerprint is returned as it is.
 
     Raises:
-        TrainingError: Another process trains in the folder, the disk is full, memory runs out, the loss is not finite.
+        TrainingError: Another process trains in the folder, or the model lies in it; the disk is full, memory runs out, the
+            loss is not finite.
     """
+    if output_folder.resolve() == course.model.place.folder.resolve():
+        raise TrainingError(f"{output_folder}: the model to be trained lies here", "give another output folder")
     PartialState: Any = import_module("accelerate").PartialState  # slow to load, and without types
     torch.set_flush_denormal(True)  # saturated pairs have denormal gradients, which CPUs compute a hundred times slower
     main_process = PartialState(cpu=course.model.device.type == "cpu").is_main_process

@@ -20,11 +20,12 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
 from cai.training.results import TrainingResult
-from cai.training.trainer import COMPLETE
+from cai.training.trainer import COMPLETE, MAKE_ROOM
 
 
 class TrainingFolder:
@@ -57,13 +58,16 @@ class TrainingFolder:
 
     def resumable(self) -> tuple[Path, int] | None:
         """The newest whole checkpoint of a run with this very fingerprint and its step, or None."""
-        try:
-            if json.loads(self._run_path.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
+        if not self._is_ours():
             return None
         steps = [int(mark.parent.name.rpartition("-")[2]) for mark in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
         return (self.checkpoints / f"checkpoint-{max(steps)}", max(steps)) if steps else None
+
+    def _is_ours(self) -> bool:
+        try:
+            return bool(json.loads(self._run_path.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def prepare(self, resume_step: int | None) -> bool:
         """Make the folder ready to train in: from `resume_step`, or from the beginning if None.
@@ -71,12 +75,12 @@ class TrainingFolder:
         What an earlier run left of later steps goes; with None, everything it left except cached reference values.
 
         Returns:
-            Whether an unfinished or other run's work was cleared away.
+            Whether another run's work was cleared away.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._result_path.unlink(missing_ok=True)
         if resume_step is None:
-            cleared = self._run_path.exists()
+            cleared = self._run_path.exists() and not self._is_ours()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.adapter, ignore_errors=True)
             self.metrics_path.unlink(missing_ok=True)
@@ -140,7 +144,6 @@ def disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or path
-        raise TrainingError(
-            f"{where}: {error.strerror or error}", "make room or mend the folder's rights, then run again: it resumes"
-        ) from error
+        raise TrainingError(f"{error.filename or path}: {error.strerror or error}", MAKE_ROOM) from error
+    except SafetensorError as error:
+        raise TrainingError(f"{path}: weights could not be written ({error})", MAKE_ROOM) from error

@@ -186,6 +186,16 @@ class StepTrainer(Trainer):
                 self._sums[name] = (before + value, seen + examples)
         return loss.float()
 
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        try:
+            cast("Any", super())._save_checkpoint(*arguments, **options)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what torch.save makes of a full disk
+            raise TrainingError(
+                f"{self.args.output_dir}: a checkpoint could not be written ({str(error).splitlines()[0]})", MAKE_ROOM
+            ) from error
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's metrics, averaged over examples since the last line, to the Trainer's own."""
         if "loss" not in logs:
@@ -236,6 +246,9 @@ class _Course(TrainerCallback):
             checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             (checkpoint / COMPLETE).touch()
 
+
+MAKE_ROOM = "make room or mend the folder's rights, then run again: it resumes"
+"""What to do about files that cannot be written."""
 
 COMPLETE = "complete"
 """Written into a checkpoint's folder last of all: without it the checkpoint is a torso that a kill has left."""

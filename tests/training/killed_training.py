@@ -1,0 +1,71 @@
+"""Training in processes that are killed with SIGKILL, one after the other, on the same folder.
+
+Usage: killed_training.py MODEL FOLDER KILLS lora|full: forks a process that trains, kills it moments after it has told of a few
+units of work, and again, KILLS times. Nothing is computed before the first fork, so that only the imports are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+# What training imports at its first need: once for all.
+import accelerate  # noqa: F401
+import peft  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401
+from runs import DPO, make_pairs, make_replies, spec_of
+
+from cai.training.dpo import train_dpo
+from cai.training.results import TrainingEvent, TrainingResult
+
+SETTINGS = DPO.model_copy(update={"epochs": 3, "save_every_steps": 2, "tokens_per_forward": 128, "logging_steps": 3})
+SECONDS_PER_EVENT = 0.02
+MOMENTS = ("", "r", "rrr", "t", "ttttt", "ttt", "tt", "tttt")
+"""Units of work told of before a kill: passes of the reference, training steps."""
+
+
+def train(model: Path, folder: Path, *, lora: bool, seconds_per_event: float = 0.0, tell: int | None = None) -> TrainingResult:
+    settings = SETTINGS if lora else SETTINGS.model_copy(update={"lora": None})
+
+    def on_event(event: TrainingEvent) -> None:
+        assert event.step <= event.total_steps
+        if tell is not None:
+            with suppress(BrokenPipeError):
+                os.write(tell, event.phase[:1].encode())
+        time.sleep(seconds_per_event)
+
+    return train_dpo(spec_of(model), make_pairs(22), make_replies(5), settings, folder, on_event=on_event)
+
+
+def train_and_kill(model: Path, folder: Path, kills: int, *, lora: bool) -> None:
+    chance = random.Random(3)
+    killed = 0
+    while killed < kills:
+        at_work, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            train(model, folder, seconds_per_event=SECONDS_PER_EVENT, lora=lora, tell=tell)
+            os._exit(0)
+        os.close(tell)
+        waited = MOMENTS[killed % len(MOMENTS)]
+        while waited and (told := os.read(at_work, 1)):
+            waited = waited[told == waited[:1].encode() :]
+        os.close(at_work)
+        time.sleep(chance.random() * 0.06)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            print(f"exit {os.waitstatus_to_exitcode(status)} after {killed} kills", flush=True)
+            return
+        killed += 1
+        steps = sorted(int(mark.parent.name.rpartition("-")[2]) for mark in folder.glob("checkpoints/*/complete"))
+        print(f"killed; whole checkpoints: {steps}", flush=True)
+
+
+if __name__ == "__main__":
+    train_and_kill(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), lora=sys.argv[4] == "lora")
