@@ -7,13 +7,12 @@ costs nothing. A file of drafts has one JSON object a line: the item's row with 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from cai.lab.world import FAMILIES, Family, LabItem, Split, World
+from cai.lab.world import FAMILIES, Family, LabItem, Split, World, seeded
 
 FAMILY_WEIGHTS: dict[Family, float] = {
     "wrong": 3,
@@ -39,7 +38,7 @@ class Draft:
 
 def draw_items(world: World, count: int, seed: int, split: Split) -> list[LabItem]:
     """`count` items of all families in the proportions of `FAMILY_WEIGHTS`, fully determined by the arguments."""
-    rng = random.Random(f"items/{seed}/{split}")
+    rng = seeded(f"items/{seed}/{split}")
     families = rng.choices(FAMILIES, [FAMILY_WEIGHTS[f] for f in FAMILIES], k=count)
     return [world.item(rng, family, split) for family in families]
 
@@ -62,10 +61,10 @@ def sample_drafts(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
+    tokenizer = cast("Any", AutoTokenizer).from_pretrained(model_folder, padding_side="left")
     tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).eval()
-    torch.manual_seed(seed)
+    model = cast("Any", AutoModelForCausalLM).from_pretrained(model_folder, dtype=torch.bfloat16).eval()
+    cast("Any", torch).manual_seed(seed)
     by_temperature = {t: [i for i in range(len(items)) if temperatures[i % len(temperatures)] == t] for t in temperatures}
     drafts: dict[int, Draft] = {}
     for temperature, members in by_temperature.items():
@@ -86,7 +85,7 @@ def sample_drafts(
                     pad_token_id=tokenizer.pad_token_id,
                 )
             for i, tokens in zip(rows, tokens_BT[:, inputs["input_ids"].shape[1] :], strict=True):
-                text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                text: str = tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 drafts[i] = Draft(items[i], text, temperature)
     return [drafts[i] for i in range(len(items))]
 

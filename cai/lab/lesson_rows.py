@@ -1,8 +1,8 @@
 """Lessons to training rows: one shared prefix, several branches that see the prefix and themselves only.
 
 Knows the chat template; knows no model, and no prompt either: conversations are rendered by `constitution.rendering`, as the
-loop's are, so that training sees what inference sees. A row's tokens are exactly those of its branches' whole conversations: the
-prefix is the longest run of tokens that all branches have in common, and each branch is the rest of its own.
+loop's are, so that training sees what inference sees. A row's tokens are exactly those of its branches' whole conversations:
+the prefix is the longest run of tokens that all branches have in common, and each branch is the rest of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -95,9 +95,10 @@ class Row:
         """[n] for each learned token, the index of the token whose hidden state predicts it (its predecessor)."""
         learned = self.parts.nonzero()[:, 0]
         before = learned - 1
-        starts = torch.tensor(self.lengths).cumsum(0) - torch.tensor(self.lengths) + self.prefix
-        for start in starts.tolist():
+        start = self.prefix
+        for length in self.lengths:
             before[learned == start] = self.prefix - 1
+            start += length
         return before
 
 
@@ -120,11 +121,10 @@ def conversation(messages: Sequence[Message], branch: BranchLike) -> Conversatio
     return (*render_revision(principle, tuple(before), reply.content, branch.critique), assistant(branch.revision))
 
 
-def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation_prompt: bool = False) -> str:
+def render(tokenizer: Any, turns: Sequence[Message], *, generation_prompt: bool = False) -> str:
     """The conversation as text, by the tokenizer's own chat template."""
     raw = [turn.model_dump() for turn in turns]
-    text = tokenizer.apply_chat_template(raw, tokenize=False, add_generation_prompt=generation_prompt)
-    assert isinstance(text, str)
+    text: str = tokenizer.apply_chat_template(raw, tokenize=False, add_generation_prompt=generation_prompt)
     return text
 
 
@@ -154,7 +154,7 @@ def encode_branch(
     decided = False
     for start, end in encoded["offset_mapping"]:
         # the end-of-turn token begins exactly at a content's end and is learned too: the model must know when to stop
-        if end <= critique or start > critique_end and end <= revision or start > revision_end:
+        if end <= critique or (start > critique_end and end <= revision) or start > revision_end:
             parts.append(Part.PROMPT)
         elif start >= revision:
             parts.append(Part.REVISION)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from cai.lab.lesson_rows import Row
 
@@ -41,7 +41,7 @@ class MergedLinear(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, down, up)
         ctx.scale = scale
-        return F.linear(x, weight)
+        return functional.linear(x, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -72,14 +72,12 @@ class StackedLora(nn.Module):
     def merge(self) -> None:
         """Fold the present A and B into the weight, and start this step's graph from them."""
         self.down = torch.cat(list(self.A)).to(self.frozen.dtype)
-        self.up = torch.block_diag(*self.B).to(self.frozen.dtype)
+        self.up = cast("torch.Tensor", cast("Any", torch).block_diag(*self.B)).to(self.frozen.dtype)
         with torch.no_grad():
             torch.addmm(self.frozen, self.up, self.down, alpha=self.scale, out=self.merged)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = MergedLinear.apply(x, self.merged, self.down, self.up, self.scale)
-        assert isinstance(out, torch.Tensor)
-        return out
+        return cast("Any", MergedLinear).apply(x, self.merged, self.down, self.up, self.scale)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -149,7 +147,7 @@ class LoraLlama(nn.Module):
 
     def __init__(self, model: LlamaForCausalLM, *, rank: int, alpha: int, first_layer: int, seed: int) -> None:
         super().__init__()
-        self.base = model.requires_grad_(False)
+        self.base = model.requires_grad_(requires_grad=False)
         self.first_layer = first_layer
         config: Any = model.config
         self.heads: int = config.num_attention_heads
@@ -212,14 +210,14 @@ class LoraLlama(nn.Module):
         groups = self.heads // self.kv_heads
         q, k, v = (t.transpose(0, 1) for t in (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)))
         seen = [
-            F.scaled_dot_product_attention(q[None, :, a:b], k[None, :, a:b], v[None, :, a:b], attn_mask=mask)[0]
+            functional.scaled_dot_product_attention(q[None, :, a:b], k[None, :, a:b], v[None, :, a:b], attn_mask=mask)[0]
             for (a, b), mask in zip(flat.spans, flat.masks, strict=True)
         ]
         attended = torch.cat(seen, 1).transpose(0, 1).reshape(len(x), -1)
         x = x + self._linear(number, 1, layer, attended)
         normed = rms_norm(x, layer.post_attention_layernorm.weight, self.eps)
         gate, up = self._linear(number, 2, layer, normed).chunk(2, -1)
-        return x + self._linear(number, 3, layer, F.silu(gate) * up)
+        return x + self._linear(number, 3, layer, functional.silu(gate) * up)
 
     def logits(self, flat: Flat) -> torch.Tensor:
         """[n, vocabulary] fp32, at the learned tokens only."""

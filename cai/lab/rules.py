@@ -15,16 +15,26 @@ from cai.lab.world import capital
 
 Params = Mapping[str, str]
 
-WORDS = "pears, dogs, money, music, the weather, coffee, football, trains, apples, gardens, cheese, the moon, doctors, bread, summer, cars, school, books, rivers, tea, cats, horses, bicycles, winter, lawyers, chocolate, holidays, computers, birds, shoes".split(
-    ", "
+
+def _words(text: str) -> list[str]:
+    return text.split(", ")
+
+
+def _phrases(text: str) -> list[str]:
+    return text.split("|")
+
+
+WORDS = _words(
+    "pears, dogs, money, music, the weather, coffee, football, trains, apples, gardens, cheese, the moon, doctors, "
+    "bread, summer, cars, school, books, rivers, tea, cats, horses, bicycles, winter, lawyers, chocolate, holidays,"
+    " computers, birds, shoes"
 )
-OPENERS = "Well, Certainly, Hello, Friend, Briefly, Look, Today, Honestly, Indeed, Listen, Greetings, Naturally".split(", ")
-NAMES = "Anna, Ben, Clara, David, Felix, Grace, Henry, Jonas, Maria, Olga, Peter, Rosa, Simon, Tina".split(", ")
-PHRASES = "Have a nice day.|Take care.|Best wishes.|Good luck.|Stay curious.|See you soon.|Warm regards.|That is all.".split(
-    "|"
-)
-OFFERS = "Let me know if you need more help.|I am happy to help with more.|Feel free to ask for more.|Just ask if you need anything else.|Can I help you with anything else?|I can help you further if you like.".split(
-    "|"
+OPENERS = _words("Well, Certainly, Hello, Friend, Briefly, Look, Today, Honestly, Indeed, Listen, Greetings, Naturally")
+NAMES = _words("Anna, Ben, Clara, David, Felix, Grace, Henry, Jonas, Maria, Olga, Peter, Rosa, Simon, Tina")
+PHRASES = _phrases("Have a nice day.|Take care.|Best wishes.|Good luck.|Stay curious.|See you soon.|Warm regards.|That is all.")
+OFFERS = _phrases(
+    "Let me know if you need more help.|I am happy to help with more.|Feel free to ask for more.|Just ask if you "
+    "need anything else.|Can I help you with anything else?|I can help you further if you like."
 )
 _THANKS = ["Thank you for asking.", "Thanks for your question.", "Thank you for your message."]
 _ASIDES = [
@@ -43,8 +53,13 @@ _FIGURES = [
 ]
 _EXTRAS = ["That is all there is to it.", "It is worth a thought.", "Many people ask this.", "Take your time with it."]
 _BRACKETS = ["(as far as it goes)", "(in short)", "(as people say)", "(to be brief)"]
-_STOP = set(
-    "about after again also been being both could does each even every from have here into just like many more most much only other over same some such than that their them then there these they this those very well were what when where which while will with would your you're it's i'm can't don't that's because".split()
+_STOP = frozenset(
+    _words(
+        "about, after, again, also, because, been, being, both, can't, could, does, don't, each, even, every, from, "
+        "have, here, i'm, into, it's, just, like, many, more, most, much, only, other, over, same, some, such, than, "
+        "that, that's, their, them, then, there, these, they, this, those, very, well, were, what, when, where, which, "
+        "while, will, with, would, you're, your"
+    )
 )
 _TENS = {
     20: "twenty",
@@ -57,9 +72,13 @@ _TENS = {
     90: "ninety",
     100: "a hundred",
 }
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_ONES = _words(
+    "zero, one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen, "
+    "sixteen, seventeen, eighteen, nineteen"
+)
 _OFFER = re.compile(
-    r"\b(?:let me know|happy to help|glad to help|feel free to ask|just ask|anything else|ask me|i can help|can i help|help you (?:with|further)|more help)\b",
+    r"\b(?:let me know|happy to help|glad to help|feel free to ask|just ask|anything else|ask me|i can help|can i help"
+    r"|help you (?:with|further)|more help)\b",
     re.I,
 )
 _FIRST = re.compile(r"\b(?:I|me|my|mine|myself|I'm|I'll|I've|I'd)\b")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from cai.evaluation.suites import Behaviour, Judgement, Trial
 from cai.lab.checker import check
-from cai.lab.world import Family, LabItem, Split, World
+from cai.lab.world import Family, LabItem, Split, World, seeded
 from cai.records import Item
 from constitution.messages import Message
 
@@ -38,7 +37,7 @@ def as_item(lab: LabItem) -> Item:
 
 def distinct_items(world: World, families: Sequence[Family], split: Split, seed: int) -> list[LabItem]:
     """One item per entry of `families`, no prompt twice."""
-    rng = random.Random(f"{seed}/{split}")  # noqa: S311 - a reproducible draw, no secret
+    rng = seeded(f"{seed}/{split}")
     taken: set[str] = set()
     found: list[LabItem] = []
     for family in families:
@@ -53,7 +52,7 @@ def distinct_items(world: World, families: Sequence[Family], split: Split, seed:
 
 def loop_items(count: int, seed: int) -> list[Item]:
     """Prompts for the loop, from the world's training split, families by `LOOP_SHARES`."""
-    rng = random.Random(f"families/{seed}")  # noqa: S311
+    rng = seeded(f"families/{seed}")
     families = rng.choices(list(LOOP_SHARES), list(LOOP_SHARES.values()), k=count)
     return [as_item(item) for item in distinct_items(World.load(), families, "train", seed)]
 
@@ -65,7 +64,7 @@ class LabSuite:
     judge_name = "exact truth (cai.lab.checker)"
 
     def __init__(self, per_behaviour: int, *, seed: int = 0) -> None:
-        families = [family for family in BEHAVIOURS for _ in range(per_behaviour)]
+        families: list[Family] = [family for family in BEHAVIOURS for _ in range(per_behaviour)]
         self._trials = tuple(Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed))
 
     @property

@@ -24,7 +24,7 @@ from cai.lab.drafts import Draft
 from cai.lab.replies import reply
 from cai.lab.rules import HELD_OUT, KINDS
 from cai.lab.wordings import Wordings
-from cai.lab.world import FAMILIES, SYSTEM, Family, LabItem, Quality, Split, World, expand
+from cai.lab.world import FAMILIES, SYSTEM, Family, LabItem, Quality, Split, World, expand, seeded
 from constitution.messages import Message, assistant, system, user
 
 __all__ = ["Branch", "Lesson", "draft_pool", "lesson", "lessons"]
@@ -83,8 +83,8 @@ def draft_pool(drafts: Sequence[Draft], split: Split) -> Pool:
 def lesson(world: World, pool: Pool, seed: int, index: int, split: Split = "train") -> Lesson:
     """Lesson `index` of the stream: 2k and 2k + 1 are a pair, one with a good and one with a bad reply."""
     words = Wordings.load()
-    pair = random.Random(f"lesson/{seed}/{split}/{index // 2}")
-    rng = random.Random(f"lesson/{seed}/{split}/{index // 2}/{index % 2}")
+    pair = seeded(f"lesson/{seed}/{split}/{index // 2}")
+    rng = seeded(f"lesson/{seed}/{split}/{index // 2}/{index % 2}")
     family = pair.choices(FAMILIES, [FAMILY_WEIGHTS[f] for f in FAMILIES])[0]
     bad_first = pair.random() < 0.5
     quality: Quality = "bad" if (index % 2 == 0) == bad_first else "good"

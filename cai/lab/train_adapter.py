@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from torch.nn import functional
 
 from cai.lab.drafts import draw_items, read_drafts, sample_drafts, write_drafts
 from cai.lab.lesson_rows import Part, Row, pack
@@ -71,11 +72,12 @@ class Course:
         flat = flatten(rows, torch.bfloat16)
         self.model.merge()
         logits = self.model.logits(flat)
-        losses = F.cross_entropy(logits, flat.targets, reduction="none")
+        losses = functional.cross_entropy(logits, flat.targets, reduction="none")
         weights = torch.tensor([0.0, *(PART_WEIGHTS[part] for part in list(Part)[1:])])[flat.parts]
-        ((losses * weights).sum() / weights.sum()).backward()
+        loss = (losses * weights).sum() / weights.sum()
+        cast("Any", loss).backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in self.factors], 1.0)
-        self.optimizer.step()
+        cast("Any", self.optimizer).step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += len(flat.ids)
@@ -102,11 +104,9 @@ class Course:
         path = self.folder / "state.safetensors"
         if not path.exists():
             return
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            progress = file.metadata()
-        state = load_file(path)
+        with cast("Any", safetensors).safe_open(path, framework="pt") as file:
+            progress: dict[str, str] = file.metadata()
+            state: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         self.step, self.tokens, self.seconds = int(progress["step"]), int(progress["tokens"]), float(progress["seconds"])
         for name, factor in self.factors:
             factor.data.copy_(state[name])
@@ -130,14 +130,14 @@ def write_adapter(folder: Path, model: LoraLlama, recipe: Recipe) -> None:
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
-    config.save_pretrained(str(folder))
+    cast("Any", config).save_pretrained(str(folder))
     factors = {name: factor.detach().to(torch.bfloat16) for name, factor in model.named_factors()}
     _replace(folder / "adapter_model.safetensors", factors, {"format": "pt"})
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    cast("Any", safetensors.torch).save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
     partial.replace(path)
 
 
@@ -151,8 +151,8 @@ def train(model_folder: Path, folder: Path, recipe: Recipe) -> None:
         items = draw_items(World.load(), recipe.draft_count, recipe.seed, "train")
         write_drafts(drafts_path, sample_drafts(items, model_folder, seed=recipe.seed))
     pool = draft_pool(list(read_drafts(drafts_path)), "train")
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
-    base: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    tokenizer = cast("Any", AutoTokenizer).from_pretrained(model_folder)
+    base = cast("Any", AutoModelForCausalLM).from_pretrained(model_folder, dtype=torch.bfloat16)
     model = LoraLlama(base, rank=recipe.rank, alpha=recipe.alpha, first_layer=recipe.first_layer, seed=recipe.seed)
     course = Course(recipe, model, folder)
     course.resume()
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", type=Path, help="folder of the plain model; default: the embedded one")
     for name, default in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=cast("type[int | float]", type(default)), default=default)
     arguments = vars(parser.parse_args())
     output, model = arguments.pop("output"), arguments.pop("model")
     if model is None:

@@ -7,6 +7,7 @@ must be neither denied nor only supposed or reported as what others say.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from cai.lab.world import LabItem, World
 
@@ -60,11 +61,6 @@ def asserted_values(item: LabItem, text: str) -> list[str]:
     return [value for _, value in sorted(found)]
 
 
-def mentions(value: str, text: str) -> bool:
-    """Whether the value occurs at all, in any spelling."""
-    return re.search(_spelled(value), text, re.IGNORECASE) is not None
-
-
 def gives(value: str, text: str) -> bool:
     """Whether the value occurs without being negated ("not 9", "rather than Lima")."""
     return any(not _negated(text, found.start()) for found in re.finditer(_spelled(value), text, re.IGNORECASE))
@@ -78,15 +74,25 @@ def _table_values(item: LabItem) -> list[str]:
 
 def _place(table: str, value: str, sentence: str) -> int | None:
     """Where a sentence gives the value as true, or None."""
-    spelled = _spelled(value, table)
-    for pattern in (_RELATIONS[table], _BARE):
-        for found in re.finditer(pattern.replace("<v>", spelled), sentence, re.IGNORECASE):
-            inside = re.search(spelled, sentence[found.start() :], re.IGNORECASE)
+    alone, *relations = _patterns(table, value)
+    if alone.search(sentence) is None:
+        return None
+    for pattern in relations:
+        for found in pattern.finditer(sentence):
+            inside = alone.search(sentence, found.start())
             assert inside is not None, "the pattern holds the value"
-            at = found.start() + inside.start()
-            if not _negated(sentence, at):
-                return at
+            if not _negated(sentence, inside.start()):
+                return inside.start()
     return None
+
+
+@cache
+def _patterns(table: str, value: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """The value itself, the value in the table's relation, and the value as the whole answer."""
+    spelled = _spelled(value, table)
+    texts = (spelled, _RELATIONS[table].replace("<v>", spelled), _BARE.replace("<v>", spelled))
+    alone, related, bare = (re.compile(text, re.IGNORECASE) for text in texts)
+    return alone, related, bare
 
 
 def _negated(text: str, at: int) -> bool:

@@ -41,6 +41,11 @@ _CHOICE = re.compile(r"\[([^\]]*)\]")
 _FIRST_PERSON = {"my": "your", "me": "you", "I": "you", "mine": "yours"}
 
 
+def seeded(key: str) -> random.Random:
+    """A stream of draws of its own for every key."""
+    return random.Random(key)  # noqa: S311 - reproducible draws, no secrets
+
+
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -120,7 +125,7 @@ class LabItem:
         if entry["family"] not in FAMILIES:
             raise ValueError(f"unknown lab family {entry['family']!r}")
         slots = entry["slots"]
-        pairs = slots.items() if isinstance(slots, Mapping) else slots
+        pairs = cast("Mapping[str, str]", slots).items() if isinstance(slots, Mapping) else cast("list[tuple[str, str]]", slots)
         entry["slots"] = tuple(sorted((str(k), str(v)) for k, v in pairs))
         return cls(**entry)
 
@@ -269,6 +274,6 @@ def _table(name: str, entry: Mapping[str, Any]) -> FactTable:
         rows = {k: v for k, v in sums.items() if k not in unknown}
         held = {k for k in rows if zlib.crc32(k.encode()) % 5 == 4}
     else:
-        rows = dict((part.strip().split("=")[0], part.strip().split("=")[1]) for part in entry["table"].split(","))
+        rows = {key: value for key, _, value in (part.strip().partition("=") for part in entry["table"].split(","))}
         held = {k for i, k in enumerate(rows) if i % 5 == 4 or entry.get("held_out", False)}
     return FactTable(name, tuple(alternatives(entry["says"])), entry["ask"], entry["what"], rows, frozenset(held))
