@@ -40,7 +40,8 @@ _CRITIQUE = re.compile(
     r"""\A\W*(?:
         (?:fault|critique|critique\s?request|principle|revision\s?request)\s*:
         | nothing\ to\ change\b
-        | (?:the|this|that|my|your)\ (?:(?:last|previous|assistant['’]s|model['’]s|above)\ )?(?:reply|response|answer|draft)
+        | (?:the|this|that|my|your)\ (?:(?:last|previous|assistant['’]s|model['’]s|above)\ )?
+          (?:reply|response|draft|answer(?!\ (?:is|was|would)\b))
           \ (?:is|was|does|did|should|could|fails|follows|violates|breaks|accepts|agrees|refuses|contains|needs|would|meets)\b
         | the\ assistant\ (?:is|was|does|did|should|could|fails|accepts|agrees)\b
     )
