@@ -90,7 +90,7 @@ def test_replies_are_learned(llama: Path, tmp_path: Path) -> None:
     settings = SFT.model_copy(update={"epochs": 8, "learning_rate": 1e-2})
     result = train_sft(spec_of(llama), rows, settings, tmp_path / "out")
     lines = metrics(result)
-    assert lines[-1]["nll/replies"] < 0.5 * lines[0]["nll/replies"]
+    assert lines[-1]["nll/replies"] < 0.6 * lines[0]["nll/replies"]
     assert mean_nll(result.folder, rows) < mean_nll(llama, rows) - 1
     assert result.adapter is not None
     assert (result.reference_computed, result.layout) == (0, "padded")
