@@ -7,6 +7,7 @@ failed, 130 interrupted.
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -46,6 +47,8 @@ def main() -> None:
     from cai.errors import CaiError
     from constitution.errors import ConstitutionError
 
+    # What a library will rename in its next release is for its programmers, not for users of this command.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
     except (CaiError, ConstitutionError) as error:

@@ -19,13 +19,24 @@ from cai.report.diffs import word_diff
 from cai.training.results import TrainingResult
 
 _STYLES = {"kept": "", "removed": "red strike", "added": "green"}
+_MARKS = {"kept": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+_REWRITTEN = 0.3
+"""With less than this share of its signs kept, a text was written anew: a diff would only hide it."""
 
 
-def diff_text(before: str, after: str) -> Text:
-    """Both texts as one, with what was taken out and put in."""
+def diff_text(before: str, after: str, *, colour: bool) -> Text:
+    """Both texts as one, with what was taken out and put in: by colour, or as `[-out-]` and `{+in+}`.
+
+    A text written anew is shown as it is.
+    """
+    pieces = word_diff(before, after)
+    kept = sum(len(piece.text) for piece in pieces if piece.kind == "kept")
+    if kept < _REWRITTEN * len(after):
+        return Text(visible(after), style=_STYLES["added"])
     text = Text()
-    for piece in word_diff(before, after):
-        text.append(visible(piece.text), style=_STYLES[piece.kind])
+    for piece in pieces:
+        left, right = ("", "") if colour else _MARKS[piece.kind]
+        text.append(f"{left}{visible(piece.text)}{right}", style=_STYLES[piece.kind])
     return text
 
 
@@ -76,9 +87,6 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
     """The before/after table with intervals; faults first, then controls."""
     out = console or Console(highlight=False)
     out.print(_before_after(f"Before and after, judged by {result.judge}; share of bad answers, 95 % intervals", result.rows))
-    for name, rows in result.by_temperature.items():
-        if len(result.by_temperature) > 1:
-            out.print(_before_after(name, rows))
     for line in result.verdicts():
         out.print(Text(f"  {line}"))
     if result.failures:
@@ -100,7 +108,9 @@ def print_transcripts(records: Iterable[RevisionRecord], out: Console) -> None:
         for each in record.rounds:
             out.print(Text(f"  critique: {visible(each.critique)}  [{each.principle_id}]", style="cyan"))
             if each.revision is not None:
-                out.print(Text("  revision: ").append_text(diff_text(before, each.revision)))
+                out.print(
+                    Text("  revision: ").append_text(diff_text(before, each.revision, colour=out.color_system is not None))
+                )
                 before = each.revision
         out.print()
 

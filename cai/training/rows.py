@@ -54,7 +54,7 @@ TrainingRow: TypeAlias = PairRow | ReplyRow
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused(Exception):  # noqa: N818 - not an error: the row is counted
+class _Refused(Exception):
     reason: str
     detail: str
 
