@@ -30,7 +30,8 @@ def wilson_interval(successes: int, n: int) -> Interval:
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (successes + z * z / 2) / (n + z * z)
     half = z * math.sqrt(successes * (n - successes) / n + z * z / 4) / (n + z * z)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    share = successes / n  # at 0 and 1 it is an end of the interval, but for rounding
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> Interval:

@@ -319,7 +319,8 @@ def test_swapping_the_answers_turns_the_sign_and_nothing_else(settings: LabelSet
     texts = [("Yes.", "No, thank you."), ("4", "2 + 2 = 5"), ("short", "a much longer reply of many words")]
 
     def candidates(swap: bool) -> list[Candidates]:
-        return [Candidates(f"{n}", 0, CONVERSATION, *(texts[n][::-1] if swap else texts[n]), BOTH.principles) for n in range(3)]
+        ordered = [(b, a) if swap else (a, b) for a, b in texts]
+        return [Candidates(f"{n}", 0, CONVERSATION, a, b, BOTH.principles) for n, (a, b) in enumerate(ordered)]
 
     for one, other in zip(
         label_pairs(candidates(swap=False), local, settings, seed=0),
