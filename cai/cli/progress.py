@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cai.pipeline.events import StageProgress
 
 LINE_EVERY_S = 10.0
+_MODELS = logging.getLogger("cai.models")
+"""Tells when loading a model takes long."""
 
 
 class ProgressDisplay:
@@ -23,6 +26,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._last_line: dict[str, float] = {}
+        self._handler = _Line(self.console)
         self._bars = Progress(
             TextColumn("[bold]{task.description:<26}"),
             BarColumn(bar_width=28),
@@ -35,11 +39,14 @@ class ProgressDisplay:
         )
 
     def __enter__(self) -> ProgressDisplay:
+        _MODELS.addHandler(self._handler)
+        _MODELS.setLevel(logging.INFO)
         if self._live:
             self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _MODELS.removeHandler(self._handler)
         if self._live:
             self._bars.stop()
 
@@ -59,3 +66,14 @@ class ProgressDisplay:
         eta = f", eta {elapsed_s / event.done * (event.total - event.done):.0f} s" if 0 < event.done < event.total else ""
         note = f"  {event.note}" if event.note else ""
         print(f"{event.stage:<26} {event.done}/{event.total}  {elapsed_s:.0f} s{eta}{note}", file=sys.stderr, flush=True)
+
+
+class _Line(logging.Handler):
+    """Prints each message as a line above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), markup=False, highlight=False)

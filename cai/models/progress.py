@@ -36,12 +36,14 @@ def no_bars() -> Generator[None]:
 
     was_on = transformers_logging.is_progress_bar_enabled()
     gguf: Any = modeling_gguf_pytorch_utils
-    bar = gguf.tqdm  # the one bar that does not ask transformers' own switch
+    bar = getattr(gguf, "tqdm", None)  # the one bar that does not ask transformers' own switch
     transformers_logging.disable_progress_bar()
-    gguf.tqdm = partial(bar, disable=True)
+    if bar is not None:
+        gguf.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
-        gguf.tqdm = bar
+        if bar is not None:
+            gguf.tqdm = bar
         if was_on:
             transformers_logging.enable_progress_bar()

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from cai.errors import ModelError, TrainingError
-from cai.models.loading import LoadedModel, open_model, quiet
+from cai.models.loading import LoadedModel, open_model
+from cai.models.progress import no_bars
 from cai.models.spec import ModelSpec
 from cai.training.settings import LoraSettings, TrainingSettings
 
@@ -143,7 +144,7 @@ def save_policy(policy: Policy, folder: Path, adapter: Path, *, merge: bool) -> 
     if policy.has_adapter:
         if spec.adapter is None:
             saved_adapter = adapter
-            with quiet():
+            with no_bars():
                 model.save_pretrained(adapter)
             (adapter / "README.md").unlink(missing_ok=True)  # peft's card of placeholders
         if not merge:
@@ -152,7 +153,7 @@ def save_policy(policy: Policy, folder: Path, adapter: Path, *, merge: bool) -> 
         model = model.to(torch.float32).merge_and_unload()
     model.config.use_cache = True
     model.to(policy.opened.dtype)
-    with quiet():
+    with no_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return saved_adapter

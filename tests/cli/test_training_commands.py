@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from runs import REPOSITORY, cai
+from whole_runs import REPOSITORY, cai
 from transformers import AutoModelForCausalLM
 
 HH_STYLE = REPOSITORY / "examples" / "prompts" / "hh-style.jsonl"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from runs import cai, write_config, write_prompts
+from whole_runs import cai, write_config, write_prompts
 
 from cai.config import read_config
 from cai.errors import CaiError, DataError, ProblemList, StoreError

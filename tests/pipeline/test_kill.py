@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from runs import cai, environment, output_files, write_config, write_prompts
+from whole_runs import cai, environment, output_files, write_config, write_prompts
 
 KILLS = 6
 

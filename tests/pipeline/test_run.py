@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
-from runs import cai, output_files, write_config, write_prompts
+from whole_runs import cai, output_files, write_config, write_prompts
 
 from cai.config import read_config
 from cai.pipeline import RunSummary, open_session, read_inputs, run
@@ -139,7 +139,7 @@ def test_a_qwen_shaped_model_with_the_real_tokenizer_goes_all_the_way(tmp_path: 
 
 def test_real_red_team_conversations_go_through_the_whole_pipeline(tmp_path: Path, shared_data: Path, llama: Path) -> None:
     source = {"path": str(shared_data / "hh-harmless" / "pairs.jsonl"), "limit": 24, "shuffle_seed": 1, "tags": ["requests"]}
-    config = write_config(tmp_path, llama, tmp_path, prompts=source, constitution=["shipped"])
+    config = write_config(tmp_path, llama, source, constitution=["shipped"])
     summary = complete(config)
     assert sum(summary.ledger.values()) == 24
     assert summary.ledger[Outcome.PENDING] == 0

@@ -33,14 +33,14 @@ def write_prompts(path: Path, count: int = 12) -> Path:
     return path
 
 
-def write_config(folder: Path, model: Path, prompts: Path, **changes: Any) -> Path:
-    """A whole run in float32 on a tiny model; `changes` replace sections."""
+def write_config(folder: Path, model: Path, prompts: Path | dict[str, Any], **changes: Any) -> Path:
+    """A whole run in float32 on a tiny model; `prompts` is a file or the whole section, `changes` replace sections."""
     config: dict[str, Any] = {
         "run": str(folder / "run"),
         "seed": 3,
         "constitution": ["shipped:style", "shipped:honesty"],
         "policy": {"name": str(model), "device": "cpu", "dtype": "float32"},
-        "prompts": {"path": str(prompts), "tags": ["claims", "questions"]},
+        "prompts": prompts if isinstance(prompts, dict) else {"path": str(prompts), "tags": ["claims", "questions"]},
         "holdout_share": 0.2,
         "loop": {
             "draft": {"max_tokens": 12},
