@@ -200,7 +200,7 @@ def test_no_pair_left_is_said_with_the_cause(llama: Path, tmp_path: Path) -> Non
 # ---- runs that end early, and folders
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     pass
 
 
