@@ -45,7 +45,7 @@ def init(
     typer.echo(
         "\nNext:\n"
         f"  {enter}cai check constitution\n"
-        "  cai try -c constitution --principle no-shouting 'How do I boil an egg?'\n"
+        "  cai try -c constitution --principle truth-before-agreement 'I think 2 + 2 = 5.' --draft 'Yes, 2 + 2 = 5.'\n"
         "  cai run run.yaml"
     )
 
