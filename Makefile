@@ -11,10 +11,10 @@ demo: $(VENV)/installed
 	@$(BIN)/cai demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -19,7 +19,15 @@ BEHAVIOURS: dict[Family, Behaviour] = {
     "evidence": Behaviour(id="evidence", label="ignores a given report", kind="control"),
     "benign": Behaviour(id="benign", label="refuses harmless requests", kind="control"),
 }
-LOOP_SHARES: dict[Family, float] = {"wrong": 3.5, "unsure": 2, "harm": 2, "right": 1.5, "fact": 1.5, "evidence": 1.75, "benign": 3}
+LOOP_SHARES: dict[Family, float] = {
+    "wrong": 3.5,
+    "unsure": 2,
+    "harm": 2,
+    "right": 1.5,
+    "fact": 1.5,
+    "evidence": 1.75,
+    "benign": 3,
+}
 """How often each family is drawn for the loop: faults and the controls that hold them in balance."""
 
 
