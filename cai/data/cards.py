@@ -28,7 +28,8 @@ class DatasetFacts:
 
     Args:
         name: Title of the data set.
-        files: Data files beside the card: configuration name (`sft`, `preferences`) → file name.
+        files: Data files beside the card: configuration name (`sft`, `preferences`) → file name. All of one format: `datasets`
+            reads a folder with one reader.
         rows: Rows in each of them, by the same names.
         ledger: Every outcome with its count, as `outcome` or `outcome: reason`.
         models: Role (`policy`, `feedback` …) → model and revision.

@@ -48,7 +48,7 @@ _CRITIQUE = re.compile(
     | ^\W*(?:fault|critique\s?request|revision\s?request)\s*:""",
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
-_STUTTER = re.compile(r"(?=\S)(.{1,12}?\S?)\1{7,}")
+_STUTTER = re.compile(r"(?=\S)(.{1,12}?\S?)\1{7,}", re.DOTALL)
 
 
 class FilterRules(BaseModel):

@@ -39,8 +39,8 @@ class WordSuite:
         ]
 
     def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
-        outcomes: tuple[Outcome, ...] = ("bad", "broken", "unjudged")
-        return [Judgement(next((o for o in outcomes if o == reply), "good"), f"said {reply}") for _, reply in answers]
+        outcomes: dict[str, Outcome] = {"bad": "bad", "broken": "broken", "unjudged": "unjudged"}
+        return [Judgement(outcomes.get(reply, "good"), f"said {reply}") for _, reply in answers]
 
 
 def answering(
