@@ -21,14 +21,14 @@ CASES = 40
 def drawn(kind: str, seed: int) -> tuple[random.Random, LabItem, str, dict[str, str]]:
     rng = random.Random(f"{kind}/{seed}")
     item = WORLD.item(rng, rng.choice(FAMILIES), "train")
-    text = reply(WORLD, rng, item, rng.choice(["good", "bad"]))
+    text = reply(WORLD, rng, item, rng.choice(["good", "bad"])) + ("" if seed % 3 else " That is all there is to say.")
     return rng, item, text, KINDS[kind].draw(rng, text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mended_text_follows_and_spoiled_text_breaks_the_rule(kind: str) -> None:
     changed = 0
-    for seed in range(100):
+    for seed in range(CASES):
         rng, _, text, params = drawn(kind, seed)
         rule = KINDS[kind]
         follows = rule.follows(params, text)
