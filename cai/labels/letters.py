@@ -38,11 +38,6 @@ class LetterMargins:
     margins_nats: tuple[float, float]
     masses_outside: tuple[float, float]
 
-    @property
-    def same_slot(self) -> bool:
-        """Whether the judge named the same letter in both orders: it answered a position, not a reply."""
-        return (self.margins_nats[0] > 0) != (self.margins_nats[1] > 0)
-
 
 def compare(
     engine: Engine, asked: Sequence[Compared], *, on_done: Callable[[int, int], None] | None = None

@@ -18,7 +18,7 @@ from pathlib import Path
 import accelerate  # noqa: F401
 import peft  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
-from runs import DPO, make_pairs, make_replies, spec_of
+from training_runs import DPO, make_pairs, make_replies, spec_of
 
 from cai.training.dpo import train_dpo
 from cai.training.results import TrainingEvent, TrainingResult

@@ -15,8 +15,8 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
 from filelock import FileLock
-from runs import DPO, make_pairs, make_replies, spec_of
 from safetensors.torch import load_file, save_file
+from training_runs import DPO, make_pairs, make_replies, spec_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cai.errors import ProblemList, TrainingError

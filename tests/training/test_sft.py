@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from runs import SFT, make_replies, spec_of
 from safetensors.torch import load_file
+from training_runs import SFT, make_replies, spec_of
 from transformers import AutoModelForCausalLM
 
 from cai.errors import TrainingError

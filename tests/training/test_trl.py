@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from runs import DPO, make_pairs, spec_of
 from safetensors.torch import load_file
+from training_runs import DPO, make_pairs, spec_of
 
 from cai.models.loading import load_tokenizer
 from cai.training.dpo import train_dpo
