@@ -46,6 +46,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     out.print(_ledger(summary))
     if summary.quality is not None:
         out.print(Text(_label_line(summary.quality)))
+        if not summary.quality.pairs:
+            out.print(Text("  ! no pair came out of this: nothing to train on; see the reasons above", style="yellow"))
     for stage, result in summary.training.items():
         print_training(stage, result, out)
     if summary.evaluation is not None:

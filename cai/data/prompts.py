@@ -29,6 +29,7 @@ from constitution.messages import Message, Role, system
 __all__ = ["PromptsSource", "ReadResult", "parse_messages", "read_items"]
 
 STAGE = "read"
+ID_COLUMNS = ("uid", "id")
 PEEKED_ROWS = 20
 """Columns are decided on the names found in so many first rows."""
 
@@ -143,14 +144,14 @@ class _Reader:
             )
 
     def _item(self, row: RawRow) -> Item:
-        facts = {
-            name: value for name, value in row.values.items() if name not in {self.columns.prompt, self.columns.id, "tags"}
-        }
+        # Without a column of that name in the first rows, a later row may still have an id of its own.
+        id_name = self.columns.id or next((name for name in ID_COLUMNS if name in row.values), None)
+        facts = {name: value for name, value in row.values.items() if name not in {self.columns.prompt, id_name, "tags"}}
         if self.columns.prompt not in row.values:
             raise RowError("missing_column", f"no {self.columns.prompt!r}; the row has {', '.join(row.values) or 'nothing'}")
         messages = self._messages(row.values, facts)
         _check(messages)
-        own_id = _own_id(row.values.get(self.columns.id) if self.columns.id else None)
+        own_id = _own_id(row.values.get(id_name) if id_name else None)
         # The hash is of the row's own turns: a system message set for the whole source does not change who the item is.
         uid = self._unique(own_id or fingerprint([[m.role, m.content] for m in messages])[:16])
         if self.source.system is not None and messages[0].role != "system":
@@ -216,7 +217,7 @@ def _decided_columns(source: PromptsSource, first: list[RawRow | BadRow]) -> _Co
     transcript = source.format == "transcripts" or (
         source.format == "auto" and isinstance(start, str) and looks_like_transcript(start)
     )
-    return _Columns(prompt, source.id_column or next((name for name in ("uid", "id") if name in names), None), transcript)
+    return _Columns(prompt, source.id_column or next((name for name in ID_COLUMNS if name in names), None), transcript)
 
 
 def _shuffled(items: Iterator[Item], seed: int, limit: int | None) -> list[Item]:
@@ -249,6 +250,8 @@ def _check(messages: tuple[Message, ...]) -> None:
         raise RowError(
             "ends_with_assistant", "the conversation ends with the assistant; set `last_reply: drop` to drop that turn"
         )
+    if any("\ud800" <= sign <= "\udfff" for m in messages for sign in m.content):
+        raise RowError("bad_text", "half a surrogate pair: the text has no UTF-8 form")
     if not messages[-1].content.strip():
         raise RowError("empty_prompt", "the last user turn is empty")
 

@@ -12,7 +12,7 @@ from cai.pipeline.generating import generate, label
 from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
 from cai.pipeline.measuring import measure
 from cai.pipeline.session import Session
-from cai.records import Outcome, Stage
+from cai.records import Outcome, RecordKind, Stage
 from cai.training.results import TrainingResult
 
 ORDER = tuple(Stage)
@@ -50,6 +50,8 @@ class RunSummary:
 def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
     """Run every stage up to and with `until`, then write the report. What is finished on the same inputs is not done again.
 
+    A whole run without a single pair ends without preference training; asked for by itself, that training is refused.
+
     Raises:
         CaiError: Whatever stops the run; finished work is kept, and the same call goes on from there.
     """
@@ -68,7 +70,9 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
                 export(session)
             case Stage.SFT if config.sft is not None:
                 training[stage] = train_sft_stage(session)
-            case Stage.DPO if config.dpo is not None:
+            case Stage.DPO if config.dpo is not None and (
+                until is Stage.DPO or session.folder.count_records(RecordKind.PREFERENCE)
+            ):
                 training[stage] = train_dpo_stage(session)
             case Stage.EVALUATE:
                 evaluation = measure(session)

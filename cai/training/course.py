@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -84,10 +85,9 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
     if output_folder.resolve() == course.model.place.folder.resolve():
         raise TrainingError(f"{output_folder}: the model to be trained lies here", "give another output folder")
     PartialState: Any = import_module("accelerate").PartialState  # slow to load, and without types
-    torch.set_flush_denormal(True)  # saturated pairs have denormal gradients, which CPUs compute a hundred times slower
     main_process = PartialState(cpu=course.model.device.type == "cpu").is_main_process
     folder = TrainingFolder(output_folder, course.fingerprint())
-    with disk_errors(output_folder), locked(output_folder, main_process=main_process), _memory_errors():
+    with disk_errors(output_folder), locked(output_folder, main_process=main_process), _memory_errors(), _flushed_denormals():
         if resume and (result := folder.finished()) is not None:
             return result
         return _train(course, folder, resume=resume, on_event=on_event)
@@ -214,6 +214,16 @@ def _warnings(lines: Sequence[dict[str, float]], steps_per_epoch: int) -> list[s
     if mean("rewards/accuracies") < 0.5:
         found.append("in the last epoch the policy preferred the chosen reply in fewer than half of the pairs")
     return found
+
+
+@contextlib.contextmanager
+def _flushed_denormals() -> Generator[None]:
+    """Saturated pairs have denormal gradients, which CPUs compute a hundred times slower: they count as zero in here."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class _memory_errors:  # noqa: N801 - reads as the context it is
