@@ -119,7 +119,7 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
         (temporary / "source.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         temporary.chmod(0o755)
         temporary.rename(folder)
-    except (ValueError, KeyError, NotImplementedError, ImportError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, NotImplementedError, ImportError) as error:
         raise ModelError(
             f"{file}: cannot be converted: {error}.", "Use a model folder with safetensors weights instead."
         ) from error

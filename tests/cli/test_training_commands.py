@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from whole_runs import REPOSITORY, cai
 from transformers import AutoModelForCausalLM
+from whole_runs import REPOSITORY, cai
 
 HH_STYLE = REPOSITORY / "examples" / "prompts" / "hh-style.jsonl"
 FLAGS = ("--set", "learning_rate=1e-3", "--set", "epochs=1", "--set", "lora.r=4", "--set", "dtype=float32")

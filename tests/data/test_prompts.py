@@ -138,7 +138,7 @@ def test_the_real_transcripts_are_read_without_loss(shared_data: Path) -> None:
     for item, row in zip(result.items, rows, strict=True):
         turns = [f"\n\n{'Human' if m.role == 'user' else 'Assistant'}: {m.content}" for m in item.messages]
         # Space around a turn's text is not part of it.
-            assert "".join([*turns, "\n\nAssistant: ", item.facts["chosen"]]).split() == row["chosen"].split()
+        assert "".join([*turns, "\n\nAssistant: ", item.facts["chosen"]]).split() == row["chosen"].split()
         assert row["rejected"].rstrip().endswith(item.facts["rejected"])
 
 

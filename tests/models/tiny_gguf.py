@@ -36,6 +36,7 @@ def make_gguf(file: Path, *, seed: int = 0) -> Any:
     writer.add_token_types([gguf.TokenType.CONTROL if number in special else gguf.TokenType.NORMAL for _, number in vocabulary])
     merges = tokenizer.backend_tokenizer.to_str()
     writer.add_token_merges([" ".join(pair) for pair in _merges(merges)])
+    writer.add_bos_token_id(tokenizer.convert_tokens_to_ids("<|im_start|>"))  # as SmolLM2; transformers 5.17 needs one
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_chat_template(tokenizer.chat_template)
