@@ -108,10 +108,10 @@ def test_an_answer_ends_before_the_first_stop_text(open_tiny: OpenTiny, data: st
     engine = LocalEngine(open_tiny("llama"))
     request = GenerationRequest((user("Check"),), SamplingParams(max_tokens=30, temperature=0.7), "stop")
     whole = answer(engine, request).text
-    stops: list[str] = []
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(whole) - 1))
-        stops.append(whole[start : start + data.draw(st.integers(1, 6))])
+    # Of one length, so that the one that begins first is also complete first.
+    size = data.draw(st.integers(1, 6))
+    starts = data.draw(st.lists(st.integers(0, len(whole) - size), min_size=1, max_size=3))
+    stops = [whole[start : start + size] for start in starts]
     stopped = answer(engine, replace(request, params=request.params.model_copy(update={"stop": tuple(stops)})))
     assert stopped.text == whole[: min(whole.index(stop) for stop in stops)]
     assert stopped.finish_reason is FinishReason.STOP

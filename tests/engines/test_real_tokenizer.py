@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def qwen(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedM
     tokenizer = shared_data / "tokenizers" / "qwen2.5"
     if not tokenizer.is_dir():
         pytest.skip("the tokenizer is not here")
-    size = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+    size: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
     folder = make_checkpoint(tmp_path_factory.mktemp("qwen") / "model", "qwen2", tokenizer_from=tokenizer, **size)
     return load_model(ModelSpec(name=str(folder), dtype="float32", device="cpu"))
 

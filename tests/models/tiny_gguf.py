@@ -45,6 +45,7 @@ def make_gguf(file: Path, *, seed: int = 0) -> Any:
         stored = names.get_name(name, try_suffixes=(".weight",))
         if name == "lm_head.weight":
             continue  # tied to the embeddings
+        assert stored is not None, name
         heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads if "k_proj" in name else 0
         writer.add_tensor(stored, _interleaved(weight.numpy(), heads) if heads else weight.numpy())
     writer.write_header_to_file()
