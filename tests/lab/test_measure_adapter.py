@@ -7,11 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from cai.engines.base import GenerationRequest, ScoreRequest
+from cai.engines.local import LocalEngine
 from cai.engines.scripted import ScriptedEngine
+from cai.evaluation.statistics import wilson_interval
 from cai.lab.measure_adapter import MEASURES, Measurement, measure
 from cai.lab.probes import PROBE_SETS, Probe, ProbeSet, draw_probes, shipped_drafts
 from cai.lab.wordings import MAIN_KINDS, Wordings
 from cai.lab.world import World
+from cai.models.loading import open_model
+from cai.models.resolving import cached_embedded, shipped_adapter
+from cai.models.spec import ModelSpec
 from constitution.messages import Conversation
 
 DRAFTS = shipped_drafts()
@@ -119,3 +124,29 @@ def test_table_names_every_measured_set_with_intervals() -> None:
 def test_shipped_drafts_are_real_and_held_out() -> None:
     assert len(DRAFTS) >= 1000
     assert {draft.item.split for draft in DRAFTS} == {"test"}
+
+
+def committed() -> Measurement:
+    return Measurement.model_validate_json((shipped_adapter() / "measured.json").read_text(encoding="utf-8"))
+
+
+def test_the_committed_table_covers_every_set() -> None:
+    table = committed()
+    for probe_set in PROBE_SETS:
+        for name in MEASURES:
+            if name != "revision good":  # only of the flaws that were found
+                assert table.count(name, probe_set=probe_set)[1] >= 30
+
+
+@pytest.mark.slow
+def test_a_sample_measured_again_agrees_with_the_committed_table() -> None:
+    if cached_embedded() is None:
+        pytest.skip("the embedded model is not here")
+    engine = LocalEngine(open_model(ModelSpec(name="smollm2-135m", adapter="feedback")))
+    probes = draw_probes("shipped", 16, DRAFTS, seed=committed().seed)
+    sample = Measurement(model="", fingerprint="", n=16, seed=0, seconds=0.0, cells=measure(probes, engine).cells())
+    for name in MEASURES:
+        before = wilson_interval(*committed().count(name, probe_set="shipped"))
+        now = wilson_interval(*sample.count(name, probe_set="shipped"))
+        assert now.low <= before.high, name
+        assert before.low <= now.high, name
