@@ -79,6 +79,12 @@ class Measurement(BaseModel):
         ]
         return sum(cell.right for cell in found), sum(cell.n for cell in found)
 
+    def to_json(self) -> str:
+        """One line a cell, so that two measurements can be compared line by line."""
+        head = json.dumps(self.model_dump(mode="json", exclude={"cells"}), indent=1).removesuffix("\n}")
+        cells = ",\n".join(f"  {cell.model_dump_json()}" for cell in self.cells)
+        return f'{head},\n "cells": [\n{cells}\n ]\n}}\n'
+
     def table(self) -> str:
         """Every set by source, then the shipped principles by family, and the rules by kind."""
         lines: list[str] = []
@@ -279,8 +285,7 @@ def main() -> None:
             print(f"[{probe_set}: not {kind}] {text}")
     print(measurement.table())
     if arguments.out:
-        content = measurement.model_dump(mode="json")
-        arguments.out.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        arguments.out.write_text(measurement.to_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":
