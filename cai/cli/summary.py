@@ -160,15 +160,9 @@ def _label_line(quality: LabelQuality) -> str:
 
 def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name, justify in (
-        ("behaviour", "left"),
-        ("before", "right"),
-        ("after", "right"),
-        ("change", "right"),
-        ("p", "right"),
-        ("prompts", "right"),
-    ):
-        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType] - rich's literal type
+    table.add_column("behaviour")
+    for name in ("before", "after", "change", "p", "prompts"):
+        table.add_column(name, justify="right")
     for kind in ("fault", "control"):
         for row in (each for each in rows if each.kind == kind):
             table.add_row(

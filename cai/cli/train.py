@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,8 @@ from cai.cli.run import AsJson, Settings, perform, read
 from cai.records import Stage
 
 if TYPE_CHECKING:
-    from cai.training.results import TrainingEvent, TrainingResult
+    from cai.models.spec import ModelSpec
+    from cai.training.results import OnEvent, TrainingEvent, TrainingResult
 
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="A run; or give --data, --model and --output.")]
 Data = Annotated[
@@ -35,19 +36,20 @@ def sft(
     if data is None:
         _stage(config, settings, Stage.SFT, json=json)
         return
+    from cai.config import read_section
     from cai.data.training_rows import read_sft_rows
     from cai.training.settings import SFTSettings
 
     spec, folder = _required(model, output)
-    chosen = _settings(SFTSettings, "sft", settings)
+    chosen = read_section(SFTSettings, Stage.SFT, settings or [])
     rows = read_sft_rows(data)
 
-    def train(tell: Callable[[TrainingEvent], None]) -> TrainingResult:
+    def train(tell: OnEvent) -> TrainingResult:
         from cai.training.sft import train_sft
 
         return train_sft(spec, rows, chosen, folder, on_event=tell)
 
-    _show(train, "sft", json=json)
+    _show(train, Stage.SFT, json=json)
 
 
 def dpo(
@@ -63,19 +65,20 @@ def dpo(
     if data is None:
         _stage(config, settings, Stage.DPO, json=json)
         return
+    from cai.config import read_section
     from cai.data.training_rows import read_preference_rows
     from cai.training.settings import DPOSettings
 
     spec, folder = _required(model, output)
-    chosen = _settings(DPOSettings, "dpo", settings)
+    chosen = read_section(DPOSettings, Stage.DPO, settings or [])
     rows = read_preference_rows(data)
 
-    def train(tell: Callable[[TrainingEvent], None]) -> TrainingResult:
+    def train(tell: OnEvent) -> TrainingResult:
         from cai.training.dpo import train_dpo
 
         return train_dpo(spec, rows, (), chosen, folder, on_event=tell)
 
-    _show(train, "dpo", json=json)
+    _show(train, Stage.DPO, json=json)
 
 
 def _stage(config: Path | None, settings: list[str] | None, stage: Stage, *, json: bool) -> None:
@@ -87,7 +90,7 @@ def _stage(config: Path | None, settings: list[str] | None, stage: Stage, *, jso
     perform(wanted, until=stage, json=json)
 
 
-def _required(model: str | None, output: Path | None) -> tuple[Any, Path]:
+def _required(model: str | None, output: Path | None) -> tuple[ModelSpec, Path]:
     from cai.models.spec import ModelSpec
 
     if model is None or output is None:
@@ -95,14 +98,7 @@ def _required(model: str | None, output: Path | None) -> tuple[Any, Path]:
     return ModelSpec(name=model), output
 
 
-def _settings(kind: Any, section: str, settings: list[str] | None) -> Any:
-    """A stage's settings alone, from `--set` flags that may or may not name the section."""
-    from cai.config import read_section
-
-    return read_section(kind, section, settings or [])
-
-
-def _show(train: Callable[[Callable[[TrainingEvent], None]], TrainingResult], name: str, *, json: bool) -> None:
+def _show(train: Callable[[OnEvent], TrainingResult], name: str, *, json: bool) -> None:
     from cai.cli.progress import ProgressDisplay
     from cai.cli.summary import print_training
     from cai.pipeline.events import StageProgress

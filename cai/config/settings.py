@@ -79,3 +79,9 @@ class RunConfig(BaseModel):
         if (self.prompts is None) == (self.lab is None):
             raise ValueError("give exactly one of `prompts` and `lab`")
         return self
+
+    @model_validator(mode="after")
+    def _two_samples_are_drawn(self) -> RunConfig:
+        if self.labels.candidates == "two_samples" and self.loop.replicas < 2:
+            raise ValueError("`labels.candidates: two_samples` needs `loop.replicas: 2` or more")
+        return self

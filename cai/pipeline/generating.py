@@ -38,10 +38,13 @@ def generate(session: Session) -> None:
     failures: list[FailureRecord] = []
     made = run_loop(items, inputs.constitution, session.policy, session.feedback, config.loop, seed=config.seed, on_event=tell)
     for record in made:
-        (records if isinstance(record, RevisionRecord) else failures).append(record)  # pyright: ignore[reportArgumentType]
+        if isinstance(record, RevisionRecord):
+            records.append(record)
+        else:
+            failures.append(record)
     with folder.transaction():
         folder.reset_ledger()
-        folder.forget_stage(Stage.LABEL)
+        session.forget_after(Stage.GENERATE)
         folder.put_records(RecordKind.REVISION, records)
         folder.put_records(RecordKind.PREFERENCE, [])
         folder.put_records(RecordKind.FAILURE, failures)
@@ -98,6 +101,7 @@ def label(session: Session) -> None:
     earlier = [f for f in folder.records(RecordKind.FAILURE, FailureRecord) if f.stage != Stage.LABEL]
     quality = label_quality(pairs, entries)
     with folder.transaction():
+        session.forget_after(Stage.LABEL)
         folder.put_records(RecordKind.PREFERENCE, pairs)
         folder.put_records(RecordKind.FAILURE, [*earlier, *failures])
         folder.settle([*entries, *_failed(failures)])

@@ -19,8 +19,7 @@ def train_sft_stage(session: Session) -> TrainingResult:
     session.release_engines()
     rows = list(sft_records(finished_records(session)))
     result = train_sft(config.policy, rows, config.sft, session.folder.path / Stage.SFT, on_event=_told(session, "sft"))
-    session.folder.put_stage(Stage.SFT, result.fingerprint, result.as_json())
-    return result
+    return _noted(session, Stage.SFT, result)
 
 
 def train_dpo_stage(session: Session) -> TrainingResult:
@@ -34,12 +33,19 @@ def train_dpo_stage(session: Session) -> TrainingResult:
     result = train_dpo(
         start,
         list(pairs(session)),
-        _anchors(session),
+        anchors(session),
         config.dpo,
         session.folder.path / Stage.DPO,
         on_event=_told(session, "dpo"),
     )
-    session.folder.put_stage(Stage.DPO, result.fingerprint, result.as_json())
+    return _noted(session, Stage.DPO, result)
+
+
+def _noted(session: Session, stage: Stage, result: TrainingResult) -> TrainingResult:
+    with session.folder.transaction():
+        if not session.is_current(stage, result.fingerprint):
+            session.forget_after(stage)
+        session.folder.put_stage(stage, result.fingerprint, result.as_json())
     return result
 
 
@@ -48,7 +54,8 @@ def trained_spec(session: Session, stage: Stage) -> ModelSpec | None:
     policy = session.inputs.config.policy
     settings = session.inputs.config.sft if stage is Stage.SFT else session.inputs.config.dpo
     folder = session.folder.path / stage
-    if settings is None or not (folder / "training.json").is_file():
+    # The note in the run folder, not the files: a model of other records may still lie there.
+    if settings is None or session.folder.stage(stage) is None:
         return None
     if settings.lora is not None and not settings.merge:
         return policy.model_copy(update={"adapter": str(folder / "adapter")})
@@ -60,8 +67,10 @@ def newest_spec(session: Session) -> ModelSpec | None:
     return trained_spec(session, Stage.DPO) or trained_spec(session, Stage.SFT)
 
 
-def _anchors(session: Session) -> list[SFTRecord]:
-    kept = (record for record in finished_records(session) if not record.changed)
+def anchors(session: Session) -> list[SFTRecord]:
+    """Drafts that needed no change. A prompt with a pair has none: its draft may be the reply that was rejected."""
+    judged = {pair.uid for pair in pairs(session)}
+    kept = (record for record in finished_records(session) if not record.changed and record.uid not in judged)
     return list(sft_records(kept))
 
 

@@ -5,7 +5,6 @@ Knows configuration, principle files, prompts and the files of models; loads no 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,8 +67,8 @@ def read_inputs(config: RunConfig) -> Inputs:
         problems += check_model(config.feedback)
     items, failures, source = _prompts(config, problems)
     if constitution is None or problems:
-        raise ProblemList("This run cannot start:", list(dict.fromkeys(problems)))
-    held_out = frozenset[str]() if config.lab else _held_out(items, config.holdout_share, config.seed)
+        raise ProblemList("This run cannot start:", list({str(problem): problem for problem in problems}.values()))
+    held_out = frozenset[str]() if config.lab else held_out_uids(items, config.holdout_share, config.seed)
     return Inputs(config, constitution, items, held_out, failures, source)
 
 
@@ -79,19 +78,22 @@ def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution |
     except ConstitutionError as error:
         problems += [ConfigError(str(each)) for each in error.errors]
         return None
-    known = {principle.id for principle in constitution.principles}
-    asked = [("principles", config.principles)]
-    if isinstance(config.labels.principles, tuple):
-        asked.append(("labels.principles", config.labels.principles))
-    for key, ids in asked:
-        if unknown := [name for name in ids if name not in known]:
-            problems.append(
-                ConfigError(
-                    f"`{key}`: no principle {', '.join(unknown)} in the constitution", f"there are {', '.join(sorted(known))}"
-                )
-            )
-            return None
-    return constitution.select(config.principles) if config.principles else constitution
+    if not _known("principles", config.principles, constitution, problems):
+        return None
+    selected = constitution.select(config.principles) if config.principles else constitution
+    judging = config.labels.principles
+    if isinstance(judging, tuple) and not _known("labels.principles", judging, selected, problems):
+        return None
+    return selected
+
+
+def _known(key: str, ids: Sequence[str], constitution: Constitution, problems: list[CaiError]) -> bool:
+    """Whether all these principles are among those in use; says which are not."""
+    known = sorted(principle.id for principle in constitution.principles)
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        problems.append(ConfigError(f"`{key}`: no principle {', '.join(unknown)} in use", f"there are {', '.join(known)}"))
+    return not unknown
 
 
 def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[tuple[Item, ...], tuple[FailureRecord, ...], str]:
@@ -108,10 +110,17 @@ def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[tuple[Item, .
     return found.items, found.failures, config.prompts.path
 
 
-def _held_out(items: Sequence[Item], share: float, seed: int) -> frozenset[str]:
-    """The same items whatever their order; an item's place depends on the seed and its uid alone."""
-    count = round(len(items) * share)
-    ranked = sorted(
-        (hashlib.sha256(f"{seed}/held-out/{item.uid}".encode("utf-8", "surrogatepass")).digest(), item.uid) for item in items
-    )
-    return frozenset(uid for _, uid in ranked[: min(count, len(items) - 1)])
+def held_out_uids(items: Sequence[Item], share: float, seed: int) -> frozenset[str]:
+    """Whole groups of equal conversations, until they are about `share` of the items.
+
+    A prompt that stands in the input twice is either trained on or held out, never both. Which, depends on the seed and the
+    conversation alone, so the order of the rows does not matter.
+    """
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(fingerprint([seed, "held out", item.messages]), []).append(item.uid)
+    held_out: list[str] = []
+    for _, uids in sorted(groups.items())[: len(groups) - 1]:  # something is left to train on
+        if len(held_out) + len(uids) <= round(len(items) * share):
+            held_out += uids
+    return frozenset(held_out)

@@ -11,11 +11,9 @@ from cai.pipeline.exporting import export
 from cai.pipeline.generating import generate, label
 from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
 from cai.pipeline.measuring import measure
-from cai.pipeline.session import Session
+from cai.pipeline.session import ORDER, Session
 from cai.records import Outcome, RecordKind, Stage
 from cai.training.results import TrainingResult
-
-ORDER = tuple(Stage)
 
 
 @dataclass(frozen=True)

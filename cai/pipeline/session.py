@@ -16,11 +16,12 @@ from cai.engines.opening import open_engine
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, StageProgress
 from cai.pipeline.preflight import Inputs
-from cai.records import Outcome, Stage
+from cai.records import EVALUATION, Stage
 from cai.store import MemoisedEngine, RunFolder, fingerprint
 
 MANIFEST_VERSION = 1
 PROGRAM = "constitution-cai"
+ORDER = tuple(Stage)
 
 
 @dataclass
@@ -64,13 +65,15 @@ class Session:
         finished = self.folder.stage(stage)
         return finished is not None and finished.fingerprint == key
 
+    def forget_after(self, stage: Stage) -> None:
+        """What later stages found belongs to other records now: a report must not show it beside the new ones."""
+        for later in ORDER[ORDER.index(stage) + 1 :]:
+            self.folder.forget_stage(later)
+        self.folder.put_measurements(EVALUATION, [])
+
     def key(self, *parts: object) -> str:
         """Fingerprint of what a stage's result depends on."""
         return fingerprint([MANIFEST_VERSION, *parts])
-
-    @property
-    def failed_rows(self) -> int:
-        return self.folder.ledger_counts()[Outcome.FAILED]
 
     def write_manifest(self) -> None:
         """Everything one needs to know to repeat the run."""

@@ -125,3 +125,24 @@ def test_an_empty_prompts_file_is_refused(tmp_path: Path, llama: Path) -> None:
     with pytest.raises(CaiError) as caught:
         read_inputs(read_config(write_config(tmp_path, llama, tmp_path / "p.jsonl"), (), {}).config)
     assert any(isinstance(problem, DataError) for problem in getattr(caught.value, "problems", [caught.value]))
+
+
+def test_two_samples_without_a_second_draft_are_refused(tmp_path: Path, llama: Path) -> None:
+    config = write_config(tmp_path, llama, write_prompts(tmp_path / "p.jsonl"), labels={"candidates": "two_samples"})
+    with pytest.raises(ProblemList, match=r"loop\.replicas: 2"):
+        read_config(config, (), {})
+
+
+def test_a_judging_principle_that_is_not_in_use_is_refused_and_one_missing_model_is_said_once(tmp_path: Path) -> None:
+    """Judging by a principle that `principles` left out used to fall away in silence."""
+    config = write_config(
+        tmp_path,
+        tmp_path / "no-model",
+        write_prompts(tmp_path / "p.jsonl"),
+        feedback={"name": str(tmp_path / "no-model"), "adapter": "feedback"},
+        principles=["support-claims"],
+        labels={"principles": ["own-limits"]},
+    )
+    text = refused(config)
+    assert "`labels.principles`: no principle own-limits in use" in text
+    assert text.count("there is no such folder") == 1

@@ -10,8 +10,11 @@ from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
 from whole_runs import cai, output_files, write_config, write_prompts
 
 from cai.config import read_config
+from cai.evaluation.results import EvaluationResult
 from cai.pipeline import RunSummary, open_session, read_inputs, run
-from cai.records import FailureRecord, Outcome, RecordKind, RevisionRecord, Stage
+from cai.pipeline.exporting import pairs
+from cai.pipeline.learning import anchors
+from cai.records import EVALUATION, FailureRecord, Outcome, RecordKind, RevisionRecord, Stage
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +170,42 @@ def test_the_command_ends_with_3_when_rows_failed_and_prints_json(tmp_path: Path
     content = json.loads(done.stdout)
     assert content["ledger"]["failed"] == 1
     assert sum(content["ledger"].values()) == 31
+
+
+def test_an_edited_constitution_leaves_no_older_training_or_evaluation_in_the_run(tmp_path: Path, llama: Path) -> None:
+    """A report used to show the figures of a model that was trained on other records beside the new transcripts."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 20)
+    complete(write_config(tmp_path, llama, prompts))
+    edited = write_config(tmp_path, llama, prompts, constitution=["shipped:style"])
+    with open_session(read_inputs(read_config(edited, (), {}).config)) as session:
+        summary = run(session, until=Stage.LABEL)
+        assert session.folder.stage(Stage.DPO) is None
+        assert session.folder.stage(Stage.EVALUATE) is None
+        assert not list(session.folder.measurements(EVALUATION, EvaluationResult))
+    assert summary.model is None
+
+
+def test_a_run_that_comes_to_no_pair_measures_no_model_of_an_earlier_run(tmp_path: Path, llama: Path) -> None:
+    config = write_config(tmp_path, llama, write_prompts(tmp_path / "prompts.jsonl", 20))
+    first = complete(config)
+    assert (first.folder / "dpo" / "model.safetensors").is_file()
+    again = complete(config, "labels.min_margin_nats=1000")
+    assert again.ledger[Outcome.PAIR] == 0
+    assert again.training == {}
+    assert again.evaluation is None
+    assert again.model is None
+
+
+def test_the_reply_that_was_rejected_is_no_anchor_when_two_samples_are_compared(tmp_path: Path, llama: Path) -> None:
+    config = write_config(
+        tmp_path,
+        llama,
+        write_prompts(tmp_path / "prompts.jsonl", 16),
+        loop={"replicas": 2, "draft": {"max_tokens": 12}, "critique": {"max_tokens": 12}, "revision": {"max_tokens": 12}},
+        labels={"candidates": "two_samples", "principles": "applicable", "ground_tokens": 8, "min_margin_nats": 0.0},
+    )
+    with open_session(read_inputs(read_config(config, (), {}).config)) as session:
+        run(session, until=Stage.LABEL)
+        with_pair = {pair.uid for pair in pairs(session)}
+        assert with_pair
+        assert not with_pair & {anchor.uid for anchor in anchors(session)}
