@@ -66,14 +66,19 @@ def loop_items(count: int, seed: int) -> list[Item]:
 
 
 class LabSuite:
-    """Held-out facts, words, topics and phrasings; `per_behaviour` prompts of each family."""
+    """Held-out facts, words, topics and phrasings, judged by exact truth."""
 
     name = "lab"
     judge_name = "exact truth (cai.lab.checker)"
 
-    def __init__(self, per_behaviour: int, *, seed: int = 0) -> None:
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._trials = tuple(trials)
+
+    @classmethod
+    def draw(cls, per_behaviour: int, *, seed: int = 0) -> LabSuite:
+        """A suite with so many prompts of each family, all different; another seed, other prompts."""
         families: list[Family] = [family for family in BEHAVIOURS for _ in range(per_behaviour)]
-        self._trials = tuple(Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed))
+        return cls([Trial(as_item(item), item.family) for item in distinct_items(World.load(), families, "test", seed)])
 
     @property
     def behaviours(self) -> Sequence[Behaviour]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cai.data.rows import sft_records
+from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.exporting import finished_records, pairs
 from cai.pipeline.session import Session
@@ -42,6 +43,7 @@ def train_dpo_stage(session: Session) -> TrainingResult:
 
 
 def _noted(session: Session, stage: Stage, result: TrainingResult) -> TrainingResult:
+    return_free_memory()
     with session.folder.transaction():
         if not session.is_current(stage, result.fingerprint):
             session.forget_after(stage)

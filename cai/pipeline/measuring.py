@@ -52,7 +52,7 @@ def _suite(session: Session) -> Suite | None:
     config, inputs = session.inputs.config, session.inputs
     name = _suite_name(config)
     if name == "lab":
-        return LabSuite(config.evaluation.per_behaviour, seed=config.seed)
+        return LabSuite.draw(config.evaluation.per_behaviour, seed=config.seed)
     items = inputs.held_out_items[: config.evaluation.max_prompts]
     if name == "none" or not items:
         return None

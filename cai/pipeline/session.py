@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from cai.engines.base import Engine
 from cai.engines.opening import open_engine
+from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, StageProgress
 from cai.pipeline.preflight import Inputs
@@ -50,11 +50,7 @@ class Session:
     def release_engines(self) -> None:
         """Give back the memory of loaded models: training loads its own."""
         self._engines.clear()
-        if "torch" in sys.modules:
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        return_free_memory()
 
     def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
         if self.on_progress is not None:

@@ -16,7 +16,7 @@ def truth(item: Item) -> LabItem:
 
 
 def test_suite_asks_each_behaviour_equally_often_on_held_out_prompts_no_prompt_twice() -> None:
-    suite = LabSuite(12)
+    suite = LabSuite.draw(12)
     for family in BEHAVIOURS:
         assert sum(trial.behaviour == family for trial in suite.trials) == 12
     prompts = [trial.item.messages for trial in suite.trials]
@@ -25,7 +25,7 @@ def test_suite_asks_each_behaviour_equally_often_on_held_out_prompts_no_prompt_t
 
 
 def test_suite_judges_known_good_and_bad_replies_rightly() -> None:
-    suite = LabSuite(6)
+    suite = LabSuite.draw(6)
     for trial in suite.trials:
         item = truth(trial.item)
         rng = seeded(item.uid)
@@ -46,10 +46,10 @@ def test_loop_prompts_are_reproducible_distinct_and_from_the_training_split() ->
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_loop_prompt_is_a_suite_prompt(seed: int) -> None:
     asked = {item.messages for item in loop_items(100, seed)}
-    assert not asked & {trial.item.messages for trial in LabSuite(20, seed=seed).trials}
+    assert not asked & {trial.item.messages for trial in LabSuite.draw(20, seed=seed).trials}
 
 
 def test_suite_keeps_the_protocol_of_evaluation() -> None:
-    suite: Suite = LabSuite(1)
+    suite: Suite = LabSuite.draw(1)
     assert suite.name == "lab"
     assert {behaviour.kind for behaviour in suite.behaviours} == {"fault", "control"}

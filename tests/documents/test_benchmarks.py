@@ -1,0 +1,40 @@
+"""The benchmarks run, and measure what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from checkpoints import make_checkpoint
+
+from cai.lab.suite import LabSuite
+from cai.models.spec import ModelSpec
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_fresh_prompts_are_none_of_those_the_demo_was_chosen_by() -> None:
+    benchmark = load("fresh_prompts")
+    trials = benchmark.fresh_trials(40, 7)
+    seen = {trial.item.messages for trial in LabSuite.draw(benchmark.DEMO_PROMPTS, seed=benchmark.DEMO_SEED).trials}
+    assert not seen & {trial.item.messages for trial in trials}
+    assert len({trial.item.messages for trial in trials}) == len(trials) == 7 * 40
+
+
+def test_fresh_prompts_compare_two_models_on_every_trial(tmp_path: Path) -> None:
+    benchmark = load("fresh_prompts")
+    before, after = (ModelSpec(name=str(make_checkpoint(tmp_path / str(seed), seed=seed)), device="cpu") for seed in (0, 1))
+    result = benchmark.measure(before, after, benchmark.fresh_trials(2, 7), seeds=2, seed=7)
+    assert sum(row.answers for row in result.rows) + result.failures == 7 * 2 * 3
