@@ -83,8 +83,8 @@ class CallTable:
             found |= {row[0]: StoredCall(*row) for row in rows}
         return found
 
-    def add(self, call: StoredCall) -> None:
-        """Keep one finished call; on the disk within `COMMIT_SECONDS` or at the next `flush`.
+    def add(self, *calls: StoredCall) -> None:
+        """Keep finished calls, in one commit; on the disk within `COMMIT_SECONDS` or at the next `flush`.
 
         Raises:
             StoreError: If a commit in the background failed since the last call.
@@ -93,8 +93,8 @@ class CallTable:
             if self._late_problem is not None:
                 problem, self._late_problem = self._late_problem, None
                 raise problem
-            self._waiting[call.key] = call
-            if self._timer is None:
+            self._waiting |= {call.key: call for call in calls}
+            if self._waiting and self._timer is None:
                 self._timer = threading.Timer(COMMIT_SECONDS, self._flush_late)
                 self._timer.daemon = True
                 self._timer.start()

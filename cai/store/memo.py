@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar
@@ -31,6 +31,11 @@ from constitution.messages import Conversation
 LASTING_FAILURES = frozenset({"prompt_too_long"})
 """Causes that depend on the request alone, and so are remembered. Any other failure is tried again by the next run."""
 
+SCORES_TOGETHER = 32
+"""Score requests computed, and remembered, together. A sum of logs differs in its last bit with what else is in the batch, so
+the batches of a resumed run must be those of an uninterrupted one: they follow from the requests alone, and none is ever half
+known."""
+
 Request = TypeVar("Request", GenerationRequest, ScoreRequest)
 Result = TypeVar("Result", Generation | RequestFailure, Scores | RequestFailure)
 
@@ -40,7 +45,8 @@ class MemoisedEngine:
 
     Results come as they are ready: first those already known, then the computed ones. A computed result is on the disk
     after `commit_every` results or a second, whichever comes first, and always before anything else is written to the run:
-    a kill loses at most that tail. Identical requests of one call are computed once.
+    a kill loses at most that tail. Scores are computed and kept in groups (see `SCORES_TOGETHER`). Identical requests of
+    one call are computed once.
 
     Args:
         engine: Computes what is not known yet.
@@ -76,7 +82,9 @@ class MemoisedEngine:
         return self._answer("generate", requests, stages, self._engine.generate, _read_generation)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
-        return self._answer("score", requests, [self._stage or "score"] * len(requests), self._engine.score, _read_scores)
+        return self._answer(
+            "score", requests, [self._stage or "score"] * len(requests), self._engine.score, _read_scores, SCORES_TOGETHER
+        )
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -98,6 +106,7 @@ class MemoisedEngine:
         stages: Sequence[str],
         compute: Callable[[Sequence[Request]], Iterator[tuple[int, Result]]],
         read: Callable[[dict[str, Any]], Result],
+        together: int | None = None,
     ) -> Iterator[tuple[int, Result]]:
         same: dict[str, list[int]] = {}
         for start in range(0, len(requests), KEYS_PER_QUERY):
@@ -109,38 +118,71 @@ class MemoisedEngine:
                     yield index, read(json.loads(known[key].result))
                 else:
                     same.setdefault(key, []).append(index)
-        keys, twins = list(same), list(same.values())
+        groups: dict[int, dict[str, list[int]]] = {}
+        for key, indices in same.items():
+            groups.setdefault(0 if together is None else indices[0] // together, {})[key] = indices
+        for group in groups.values():
+            yield from self._compute(kind, requests, stages, compute, group, whole=together is not None)
+
+    def _compute(
+        self,
+        kind: Literal["generate", "score"],
+        requests: Sequence[Request],
+        stages: Sequence[str],
+        compute: Callable[[Sequence[Request]], Iterator[tuple[int, Result]]],
+        group: Mapping[str, list[int]],
+        *,
+        whole: bool,
+    ) -> Iterator[tuple[int, Result]]:
+        """Ask the engine for one group of requests. With `whole`, its results are kept, and told, all at once."""
+        keys, twins = list(group), list(group.values())
+        held: list[StoredCall] = []
+        results: list[tuple[int, Result]] = []
         answered = 0
         last = time.monotonic()
         try:
-            for position, result in compute([requests[indices[0]] for indices in twins]) if twins else ():
-                index, *others = twins[position]
-                self._keep(kind, keys[position], stages[index], result, time.monotonic() - last)
+            for position, result in compute([requests[indices[0]] for indices in twins]):
+                call = self._booked(kind, keys[position], stages[twins[position][0]], result, time.monotonic() - last)
                 answered += 1
-                yield index, result
-                for other in others:
-                    self._book(stages[other], Usage(reused=1))
-                    yield other, result
+                if whole:
+                    held += [call] if call else []
+                    results.append((position, result))
+                else:
+                    self._run.calls.add(*([call] if call else []))
+                    if self._run.calls.waiting >= self._commit_every:
+                        self._run.calls.flush()
+                    yield from self._told(twins[position], stages, result)
                 last = time.monotonic()  # what the caller did with the result is not the model's time
+            self._run.calls.add(*held)
         finally:
             self._run.calls.flush()
         if answered != len(twins):
             raise EngineError(
                 f"the engine answered {answered} of {len(twins)} requests.", "Please report this; answers are kept."
             )
+        for position, result in results:
+            yield from self._told(twins[position], stages, result)
 
-    def _keep(self, kind: Literal["generate", "score"], key: str, stage: str, result: Any, seconds: float) -> None:
+    def _told(self, indices: Sequence[int], stages: Sequence[str], result: Result) -> Iterator[tuple[int, Result]]:
+        """The result for a request and for those that are the same."""
+        index, *others = indices
+        yield index, result
+        for other in others:
+            self._book(stages[other], Usage(reused=1))
+            yield other, result
+
+    def _booked(
+        self, kind: Literal["generate", "score"], key: str, stage: str, result: Any, seconds: float
+    ) -> StoredCall | None:
+        """What to remember of a computed result; None for a failure that another try may not have."""
         failed = isinstance(result, RequestFailure)
         prompt_tokens = getattr(result, "prompt_tokens", 0)
         completion_tokens = getattr(result, "completion_tokens", 0)
         self._book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, seconds))
         if isinstance(result, RequestFailure) and result.cause not in LASTING_FAILURES:
-            return
+            return None
         # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
-        text = json.dumps(asdict(result))
-        self._run.calls.add(StoredCall(key, kind, stage, text, prompt_tokens, completion_tokens, seconds))
-        if self._run.calls.waiting >= self._commit_every:
-            self._run.calls.flush()
+        return StoredCall(key, kind, stage, json.dumps(asdict(result)), prompt_tokens, completion_tokens, seconds)
 
     def _book(self, stage: str, usage: Usage) -> None:
         self._usage[stage] = self._usage.get(stage, Usage()) + usage

@@ -23,6 +23,7 @@ from cai.engines.base import (
 )
 from cai.errors import EngineError
 from cai.store import MemoisedEngine, RunFolder
+from cai.store.memo import SCORES_TOGETHER
 from constitution.messages import user
 
 
@@ -162,3 +163,31 @@ def test_any_text_and_any_number_come_back_as_they_were(text: str, logps: list[f
                 )
                 assert generation == Generation(text, FinishReason.STOP, 1, 2, thoughts=text[::-1])
                 assert scores == Scores(tuple(logps), 1)
+
+
+class Batched(HashEngine):
+    """Scores that depend, in the last bit, on what is computed together: as every kernel's do."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        together = "".join(self.request_key(request) for request in requests)
+        for index, result in super().score(requests):
+            assert isinstance(result, Scores)
+            last_bit = (hash(together) % 1000) * 1e-12
+            yield index, Scores(tuple(logp + last_bit for logp in result.logps), result.prompt_tokens)
+
+
+@pytest.mark.parametrize("broken_after", [1, 5, SCORES_TOGETHER, SCORES_TOGETHER + 7, 3 * SCORES_TOGETHER - 1])
+def test_scores_after_an_interruption_are_those_of_an_uninterrupted_run_to_the_last_bit(
+    tmp_path: Path, broken_after: int
+) -> None:
+    """A killed run used to score what was left in batches of another make-up; one kill in a few changed a data set's bytes."""
+    requests = [ScoreRequest((user(f"p{n % 60}"),), (" A", " B")) for n in range(3 * SCORES_TOGETHER + 5)]
+    with RunFolder.open(tmp_path / "straight") as run:
+        straight = dict(MemoisedEngine(Batched(tmp_path / "log-1", "0", 0), run).score(requests))
+    with RunFolder.open(tmp_path / "broken") as run:
+        answers = MemoisedEngine(Batched(tmp_path / "log-2", "0", 0), run, commit_every=1).score(requests)
+        for _ in range(broken_after):
+            next(answers)
+        answers.close()  # type: ignore[attr-defined]
+    with RunFolder.open(tmp_path / "broken") as run:
+        assert dict(MemoisedEngine(Batched(tmp_path / "log-2", "0", 0), run).score(requests)) == straight
