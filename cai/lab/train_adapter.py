@@ -159,18 +159,20 @@ def train(model_folder: Path, folder: Path, recipe: Recipe) -> None:
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
     stream = (lesson(World.load(), pool, recipe.seed, index) for index in count(course.step * recipe.batch))
     sums: dict[str, float] = {}
+    summed = 0
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         while course.step < recipe.steps:
             rows = [pack(tokenizer, one) for one in islice(stream, recipe.batch)]
             for name, value in course.learn(rows).items():
                 sums[name] = sums.get(name, 0.0) + value
+            summed += 1
             if course.step % 20 == 0:
                 entry = {"step": course.step, "tokens": course.tokens, "minutes": round(course.seconds / 60, 1)}
-                entry |= {name: round(value / 20, 4) for name, value in sums.items()}
+                entry |= {name: round(value / summed, 4) for name, value in sums.items()}
                 entry |= {"lr": recipe.lr_at(course.step), "tokens_per_s": round(course.tokens / course.seconds)}
                 print(json.dumps(entry), file=log, flush=True)
                 print(json.dumps(entry), flush=True)
-                sums = {}
+                sums, summed = {}, 0
             if course.step % 100 == 0:
                 course.save()
     course.save()
