@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cai.lab.checker import broken, check, courtesy, refuses, remarks, values_in
+from cai.lab.observations import observed
 from cai.lab.replies import reply
 from cai.lab.rules import KINDS, check_rule, parts, word_count
 from cai.lab.wordings import Unrelated, Wording, Wordings
@@ -31,6 +32,8 @@ OWN_KIND: Mapping[str, str] = {
 """The main kind of principle whose verdict the item's truth decides."""
 _LONGEST_REVISION = 32
 """Words a revision keeps at most of a long draft."""
+_REPLIES_TRIED = 8
+"""Good replies that are tried in turn, where a draft cannot be mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,23 +208,9 @@ def rule_branch(
     revision = None if kept else mended_rule(world, rng, item, text, kind, params)
     if not kept and revision is None:
         return None
-    said = words.rule(rng, kind, {**params, **observed(text)})
+    said = words.rule(rng, kind, {**params, **observed(text, params)})
     finding = Finding(said.kept) if kept else Finding(said.seen, said.fault)
     return _branch(f"rule:{kind}", said.wording, finding, revision)
-
-
-def observed(text: str) -> dict[str, str]:
-    """What rule critiques quote from a reply. Long replies are counted in round numbers, as a reader would guess them."""
-    count = word_count(text)
-    digit, self_word = re.search(r"\d+", text), re.search(r"\b(?:I|me|my|mine|myself)\b", text)
-    sorry = re.search(r"\b(?:sorry|apolog\w*|regret|excuse me|pardon)\b", text, re.I)
-    return {
-        "count": str(count) if count <= 10 else f"about {5 * round(count / 5)}",
-        "first": re.sub(r"\W+$", "", text.split(maxsplit=1)[0]),
-        "digit": digit[0] if digit else "",
-        "self": self_word[0] if self_word else "",
-        "sorry": sorry[0] if sorry else "",
-    }
 
 
 def mended_tone(world: World, rng: random.Random, item: LabItem, text: str) -> str:
@@ -242,9 +231,10 @@ def reply_polite(world: World, rng: random.Random, item: LabItem) -> str:
 
 def mended_rule(world: World, rng: random.Random, item: LabItem, text: str, kind: str, params: Mapping[str, str]) -> str | None:
     """A revision that follows the rule and is good: the draft mended, or else a good reply mended."""
-    bases = [whole(text)] if check(item, text).label == "good" else []
-    bases += [reply_polite(world, rng, item) for _ in range(8)]
-    for base in bases:
+    for attempt in range(1 + _REPLIES_TRIED):
+        if attempt == 0 and check(item, text).label != "good":
+            continue
+        base = reply_polite(world, rng, item) if attempt else whole(text)
         fresh = base if not base or check_rule(kind, params, base) else KINDS[kind].mend(params, base, rng)
         if fresh and check_rule(kind, params, fresh) and _sound(item, fresh):
             return fresh

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from cai.lab.checker import broken, check
-from cai.lab.critiques import OWN_KIND, observed
+from cai.lab.critiques import OWN_KIND
 from cai.lab.drafts import Draft, read_drafts
+from cai.lab.observations import observed
 from cai.lab.replies import reply
 from cai.lab.rules import HELD_OUT, KINDS, check_rule
 from cai.lab.wordings import CORE_IDS, Wording, Wordings
@@ -149,7 +150,7 @@ def _rule_probe(probe_set: ProbeSet, kind: str, key: tuple[int, int], drafts: Se
         good, bad = _kept(kind, params, base, rng), _broken(kind, params, base, rng)
         if good is None or bad is None or not all(_sound(item, each.text) for each in (good, bad)):
             continue
-        wording = words.rule(rng, kind, {**params, **observed(bad.text)}).wording
+        wording = words.rule(rng, kind, {**params, **observed(bad.text, params)}).wording
         unrelated = words.unrelated(rng, f"{item.prompt} {good.text} {bad.text}").wording
         return Probe(probe_set, kind, item, _principle(wording), _principle(unrelated), good, bad, (kind, params))
     raise AssertionError("unreachable")

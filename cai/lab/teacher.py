@@ -47,6 +47,9 @@ _SYSTEMS = (
 )
 _REMARK_SHARE = 0.12
 """How many replies of other families carry a rude or flattering remark."""
+_KIND_WEIGHTS: Mapping[str, float] = {"no_exclamation": 2.5, "max_words": 2.5}
+"""How often a kind of rule is drawn, where not as often as others: these two need more lessons than most to be noticed."""
+_KIND_TRIES, _PARAMETER_TRIES = 6, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +157,42 @@ def _shaped(
         text = _if_same(item, text, rng.choice([f"{remark} {text}", f"{text} {remark}"]), quality)
     kinds = [k for k in KINDS if split == "test" or k not in HELD_OUT]
     targets: list[tuple[str, dict[str, str]]] = []
+    weights = [_KIND_WEIGHTS.get(k, 1.0) for k in kinds]
     for _ in range(rng.choice([1, 1, 2])):
-        for _attempt in range(12):
-            kind, wanted = rng.choice(kinds), rng.random() < 0.5
-            rule = KINDS[kind]
-            params = rule.draw(rng, text)
-            shaped: str | None = text
-            if rule.follows(params, text) != wanted:
-                shaped = (rule.mend if wanted else rule.spoil)(params, text, rng)
-            earlier = all(KINDS[k].follows(p, shaped or "") == KINDS[k].follows(p, text) for k, p in targets)
-            if shaped and earlier and rule.follows(params, shaped) == wanted and _if_same(item, "", shaped, quality):
-                text = shaped
+        for _kind_try in range(_KIND_TRIES):
+            kind, wanted = rng.choices(kinds, weights)[0], rng.random() < 0.5
+            if (found := _aimed(rng, item, text, quality, targets, kind, wanted=wanted)) is not None:
+                text, params = found
                 targets.append((kind, params))
                 break
     return text, targets
+
+
+def _aimed(
+    rng: random.Random,
+    item: LabItem,
+    text: str,
+    quality: str,
+    targets: Sequence[tuple[str, dict[str, str]]],
+    kind: str,
+    *,
+    wanted: bool,
+) -> tuple[str, dict[str, str]] | None:
+    """A text that keeps (`wanted`) or breaks a rule of this kind, and the rule's parameters; None where none was found.
+
+    Its `quality` under the item's own truth, and what it does to the rules in `targets`, stay as they are.
+    """
+    rule = KINDS[kind]
+    for _ in range(_PARAMETER_TRIES):
+        params = rule.draw(rng, text)
+        shaped: str | None = text
+        if rule.follows(params, text) != wanted:
+            shaped = (rule.mend if wanted else rule.spoil)(params, text, rng)
+        if not shaped or rule.follows(params, shaped) != wanted or not _if_same(item, "", shaped, quality):
+            continue
+        if all(KINDS[k].follows(p, shaped) == KINDS[k].follows(p, text) for k, p in targets):
+            return shaped, params
+    return None
 
 
 def _if_same(item: LabItem, before: str, after: str, quality: str) -> str:

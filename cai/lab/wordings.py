@@ -101,7 +101,7 @@ class Wordings:
         return Wording(entry["principle"], gist, entry.get("critique_request"), entry.get("revision_request"))
 
     def rule(self, rng: random.Random, kind: str, params: Mapping[str, str]) -> RuleWording:
-        """`params` must hold the rule's own parameters and what was observed in the reply (see `teacher.observed`)."""
+        """`params` must hold the rule's own parameters and what was observed in the reply (see `cai.lab.observations`)."""
         spec = self._spec["rules"][kind]
         principle = tidy(expand(rng.choice(spec["forms"]), params, rng))
         gist, kept, seen, fault = (_filled(spec[k], params) for k in ("gist", "kept", "seen", "fault"))

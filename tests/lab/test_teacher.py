@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from cai.lab.checker import check, courtesy
 from cai.lab.critiques import OWN_KIND
 from cai.lab.drafts import Draft
 from cai.lab.replies import reply
+from cai.lab.rules import HELD_OUT, KINDS
 from cai.lab.teacher import Lesson, Pool, draft_pool, lesson, lessons
 from cai.lab.world import FAMILIES, Split, World, seeded
 from constitution.rendering import FAULT, NOTHING_TO_CHANGE, read_critique
@@ -108,3 +111,14 @@ def test_drafts_of_the_other_split_and_broken_ones_are_left_out() -> None:
 def test_lessons_use_real_drafts_where_there_are_any(taught: list[Lesson]) -> None:
     real = sum("Some people say so" in one.messages[-1].content for one in taught)
     assert 0.3 <= real / COUNT <= 0.8
+
+
+def test_every_taught_kind_of_rule_is_both_kept_and_broken_and_two_weighted_kinds_come_more_often(pool: Pool) -> None:
+    kinds = [(branch.kind, branch.revision is None) for n in range(1200) for branch in lesson(WORLD, pool, 3, n).branches]
+    rules = Counter(kind.removeprefix("rule:") for kind, _ in kinds if kind.startswith("rule:"))
+    assert rules.keys() == KINDS.keys() - HELD_OUT
+    for kind in rules:
+        kept, faulty = kinds.count((f"rule:{kind}", True)), kinds.count((f"rule:{kind}", False))
+        assert min(kept, faulty) >= 3
+        assert kept + faulty == rules[kind]
+    assert {kind for kind, _ in rules.most_common(2)} == {"no_exclamation", "max_words"}
