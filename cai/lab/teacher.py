@@ -158,7 +158,7 @@ def _shaped(
     kinds = [k for k in KINDS if split == "test" or k not in HELD_OUT]
     targets: list[tuple[str, dict[str, str]]] = []
     weights = [_KIND_WEIGHTS.get(k, 1.0) for k in kinds]
-    for _ in range(rng.choice([1, 1, 2])):
+    for _ in range(rng.choice([1, 2, 2])):
         for _kind_try in range(_KIND_TRIES):
             kind, wanted = rng.choices(kinds, weights)[0], rng.random() < 0.5
             if (found := _aimed(rng, item, text, quality, targets, kind, wanted=wanted)) is not None:
