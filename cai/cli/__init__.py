@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from cai.cli import check, config_, demo, eval_, init, report_, run, show, train, try_
+from cai.cli import audit, check, compare, config_, demo, eval_, init, report_, run, show, train, try_
 
 app = typer.Typer(
     name="cai",
@@ -30,6 +30,8 @@ app.command("init", rich_help_panel=PRINCIPLES)(init.init)
 app.command("check", rich_help_panel=PRINCIPLES)(check.check)
 app.command("show", rich_help_panel=PRINCIPLES)(show.show)
 app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)
+app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
+app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)
 app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
 app.command("generate", rich_help_panel=STAGES)(run.generate)

@@ -61,9 +61,9 @@ def evaluate(
         judge=suite.judge_name,
         policy_before=names[0],
         policy_after=names[1],
-        rows=_table(suite.behaviours, sound),
+        rows=behaviour_table(suite.behaviours, sound),
         by_temperature={
-            "greedy" if t == 0 else f"T={t:g}": _table(suite.behaviours, [p for p in sound if p.temperature == t])
+            "greedy" if t == 0 else f"T={t:g}": behaviour_table(suite.behaviours, [p for p in sound if p.temperature == t])
             for t in settings.temperatures
         },
         answers=tuple(pairs),
@@ -108,7 +108,8 @@ def _pair(each: _Try, before: tuple[str, Judgement], after: tuple[str, Judgement
     )
 
 
-def _table(behaviours: Iterable[Behaviour], pairs: Sequence[AnswerPair]) -> tuple[BehaviourRow, ...]:
+def behaviour_table(behaviours: Iterable[Behaviour], pairs: Sequence[AnswerPair]) -> tuple[BehaviourRow, ...]:
+    """One row for each behaviour that any of the pairs tries; every pair must be judged."""
     rows: list[BehaviourRow] = []
     for behaviour in behaviours:
         own = [pair for pair in pairs if pair.behaviour == behaviour.id]

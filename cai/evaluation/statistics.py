@@ -65,3 +65,17 @@ def mcnemar_p(better: int, worse: int) -> float:
     changed = better + worse
     tail = sum(math.comb(changed, count) for count in range(min(better, worse) + 1))
     return min(1.0, 2 * tail / 2**changed)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of several p-values, in the order given (Holm 1979): they then hold all together.
+
+    The k-th smallest of n is multiplied by n − k + 1, kept from falling below the one before it, and from exceeding 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [1.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = least
+    return corrected

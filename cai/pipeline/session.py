@@ -17,7 +17,7 @@ from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, StageProgress
 from cai.pipeline.preflight import Inputs
 from cai.records import EVALUATION, Stage
-from cai.store import MemoisedEngine, RunFolder, fingerprint
+from cai.store import MemoisedEngine, RunFolder, Usage, fingerprint
 
 MANIFEST_VERSION = 1
 PROGRAM = "constitution-cai"
@@ -31,7 +31,7 @@ class Session:
     inputs: Inputs
     folder: RunFolder
     on_progress: OnProgress | None = None
-    _engines: dict[ModelSpec, Engine] = field(default_factory=dict[ModelSpec, Engine])
+    _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine])
 
     @property
     def policy(self) -> Engine:
@@ -46,6 +46,10 @@ class Session:
         if spec not in self._engines:
             self._engines[spec] = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
         return self._engines[spec]
+
+    def usage(self) -> Usage:
+        """What this process has asked of the engines that are loaded, all stages together."""
+        return sum((usage for engine in self._engines.values() for usage in engine.usage().values()), Usage())
 
     def release_engines(self) -> None:
         """Give back the memory of loaded models: training loads its own."""

@@ -1,0 +1,1 @@
+"""What authors of principles ask: previews, tests, audits and comparisons."""
