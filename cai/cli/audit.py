@@ -109,9 +109,7 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
         quotes,
     )
     if result.orders:
-        table = Table(
-            title="Does the order matter? Principles that alter the same drafts", title_justify="left", title_style="bold"
-        )
+        table = _titled("Does the order matter? Principles that alter the same drafts")
         for name in ("principles", "rows", "final texts differ", "content if the first comes first", "if the second does"):
             table.add_column(name, justify="left" if name == "principles" else "right")
         for order in sorted(result.orders, key=lambda each: -each.rows)[:NOTED]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cai.evaluation.statistics import cluster_bootstrap, mcnemar_p, wilson_interval
+from cai.evaluation.statistics import cluster_bootstrap, holm, mcnemar_p, wilson_interval
 
 SHARES = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -78,3 +78,16 @@ def test_the_bootstrap_of_nothing_is_refused() -> None:
         cluster_bootstrap([], [])
     with pytest.raises(ValueError, match="2 values in 1 "):
         cluster_bootstrap([1.0, 0.0], ["a"])
+
+
+@given(p_values=st.lists(st.floats(0.0, 1.0), max_size=8))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]) -> None:
+    """Holm 1979: go up the sorted p-values and stop at the first with p > alpha / (n − k + 1)."""
+    corrected = holm(p_values)
+    for alpha in (0.01, 0.05, 0.2):
+        rejected: set[int] = set()
+        for k, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+            if p_values[index] * (len(p_values) - k) > alpha:
+                break
+            rejected.add(index)
+        assert {i for i, p in enumerate(corrected) if p <= alpha} == rejected

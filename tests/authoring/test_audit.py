@@ -1,0 +1,128 @@
+"""What an audit counts, against the same counts made by hand in a world where every rule is understood."""
+
+from __future__ import annotations
+
+from itertools import combinations, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rule_world import constitution, feedback, follows, mend, policy
+
+from cai.authoring.audit import AuditSettings, audit, sample_items
+from cai.authoring.audit_results import AuditResult
+from cai.engines.base import RequestFailure
+from cai.engines.scripted import ScriptedEngine
+from cai.loop import LoopSettings
+from cai.records import Item
+from constitution.messages import user
+
+WORDS = ("a", "b", "c")
+RULES = tuple(f"{kind} {word}" for kind in ("forbid", "require") for word in WORDS)
+
+
+def run_audit(rules: tuple[str, ...], replies: list[str], rows_per_pair: int = 100) -> AuditResult:
+    items = [Item(uid=f"i{n}", messages=(user(f"q{n}"),)) for n in range(len(replies))]
+    drafts = {f"q{n}": reply for n, reply in enumerate(replies)}
+    return audit(
+        items,
+        constitution(*rules),
+        policy(drafts),
+        feedback(),
+        LoopSettings(),
+        AuditSettings(rows_per_pair=rows_per_pair),
+        seed=0,
+        truth=lambda item, reply: "x" not in reply.split(),
+    )
+
+
+REPLIES = st.lists(st.lists(st.sampled_from([*WORDS, "x"]), min_size=1, max_size=4).map(" ".join), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rules=st.lists(st.sampled_from(RULES), min_size=1, max_size=4, unique=True).map(tuple), replies=REPLIES)
+def test_every_count_is_what_naive_counting_gives(rules: tuple[str, ...], replies: list[str]) -> None:
+    found = run_audit(rules, replies)
+    identity = {rule: rule.replace(" ", "-") for rule in rules}
+    fires = {rule: {n for n, reply in enumerate(replies) if not follows(rule, reply)} for rule in rules}
+    alone = {each.principle_id: each for each in found.principles}
+    for rule in rules:
+        each = alone[identity[rule]]
+        others = set[int]().union(*(fires[other] for other in rules if other != rule))
+        assert (each.applies, each.fired, each.kept) == (len(replies), len(fires[rule]), len(replies) - len(fires[rule]))
+        assert each.changed == sum(mend(rule, replies[n]) != replies[n] for n in fires[rule])
+        assert each.redundant == (bool(fires[rule]) and fires[rule] <= others)
+        assert each.nearest_rows == max((len(fires[rule] & fires[other]) for other in rules if other != rule), default=0)
+    pairs = {(each.first, each.second): each for each in found.pairs}
+    for one, two in permutations(rules, 2):
+        revised = {n: mend(one, replies[n]) for n in fires[one] if mend(one, replies[n]) != replies[n]}
+        if not revised:
+            assert (identity[one], identity[two]) not in pairs
+            continue
+        each = pairs[identity[one], identity[two]]
+        twice = {n: text if follows(two, text) else mend(two, text) for n, text in revised.items()}
+        assert each.rows == len(revised)
+        assert each.objected == sum(not follows(two, text) and follows(two, replies[n]) for n, text in revised.items())
+        assert each.rewrote == sum(twice[n] != text for n, text in revised.items())
+        assert each.undone == sum(
+            follows(one, text) and twice[n] != text and not follows(one, twice[n]) for n, text in revised.items()
+        )
+    orders = {(each.one, each.other): each for each in found.orders}
+    for one, two in combinations(rules, 2):
+        both = [r for r in replies if all(not follows(rule, r) and mend(rule, r) != r for rule in (one, two))]
+        assert ((identity[one], identity[two]) in orders) == bool(both)
+        if both:
+            final = {
+                (p, q): [t if follows(q, t) else mend(q, t) for t in (mend(p, reply) for reply in both)]
+                for p, q in ((one, two), (two, one))
+            }
+            each = orders[identity[one], identity[two]]
+            assert each.differ == sum(x != y for x, y in zip(final[one, two], final[two, one], strict=True))
+            share = sum(follows(rule, text) for rule in (one, two) for text in final[one, two]) / (2 * len(both))
+            assert each.satisfied_one_first == pytest.approx(share)
+
+
+def test_a_principle_that_undoes_another_is_named_with_the_row() -> None:
+    found = run_audit(("require a", "forbid a"), ["x"])
+    (undone,) = [pair for pair in found.pairs if pair.undone]
+    assert (undone.first, undone.second, undone.objected) == ("require-a", "forbid-a", 1)
+    (row,) = undone.undoings
+    assert (row.uid, row.before, row.after) == ("i0", "x a", "x")
+    assert "forbid a" in row.critique
+
+
+def test_bad_drafts_that_no_principle_objects_to_are_quoted_as_not_covered() -> None:
+    found = run_audit(("forbid a",), ["x b", "x a", "b"])
+    (group,) = found.groups
+    assert (group.rows, group.fired, group.bad, group.bad_passed) == (3, 1, 2, 1)
+    assert [row.before for row in group.passed] == ["x b"]
+
+
+def test_a_failed_call_is_counted_and_leaves_its_row_out() -> None:
+    items = [Item(uid=f"i{n}", messages=(user(f"q{n}"),)) for n in range(2)]
+    broken = ScriptedEngine(lambda request: RequestFailure("prompt_too_long", "no") if "q1" in str(request.messages) else "a")
+    found = audit(items, constitution("forbid b"), broken, feedback(), LoopSettings(), AuditSettings(), seed=0)
+    assert (found.failures, found.principles[0].applies, found.groups[0].rows) == (1, 1, 1)
+    assert found.groups[0].bad is None
+
+
+def test_a_pair_is_asked_about_no_more_rows_than_allowed() -> None:
+    found = run_audit(("forbid a", "forbid b"), ["a b", "a", "a c", "b a"], rows_per_pair=2)
+    assert max(pair.rows for pair in found.pairs) == 2
+    assert {order.rows for order in found.orders} == {2}
+
+
+@given(
+    groups=st.lists(st.sampled_from(["one", "two", ""]), min_size=1, max_size=30),
+    count=st.integers(1, 40),
+    seed=st.integers(0, 5),
+)
+def test_a_sample_takes_the_groups_in_turn_and_depends_on_uids_alone(groups: list[str], count: int, seed: int) -> None:
+    items = [Item(uid=f"i{n}", messages=(user("q"),), tags=(g,) if g else ()) for n, g in enumerate(groups)]
+    chosen = sample_items(items, count, seed)
+    assert len(chosen) == min(count, len(items))
+    assert {item.uid for item in chosen} == {item.uid for item in sample_items(items[::-1], count, seed)}
+    taken = {g: sum(item.tags == ((g,) if g else ()) for item in chosen) for g in set(groups)}
+    for group, number in taken.items():
+        if number < groups.count(group):  # this group had more to give
+            assert all(other <= number + 1 for other in taken.values())
