@@ -80,11 +80,12 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
     out.print(Text(f"{result.pairs} pairs from {result.items} prompts; {result.same} end in the same text under both"))
     if result.failures:
         out.print(Text(f"{result.failures} failed or could not be judged: in no figure", style="red"))
-    table = Table(title=f"Share of bad final answers, judged by {result.judge}", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"Share of bad final answers, judged by {result.judge}; 95 % intervals", title_justify="left", title_style="bold"
+    )
     table.add_column("behaviour")
-    for name in ("A", "B", "B − A [95 %]", "p (Holm)", "prompts", "answers that differ"):
+    for name in ("A", "B", "B − A", "p (Holm)", "prompts", "differ"):
         table.add_column(name, justify="right")
-    table.add_column("verdict")
     for each in result.behaviours:
         row = each.row
         change = f"{100 * row.difference:+.0f} [{100 * row.difference_low:+.0f}, {100 * row.difference_high:+.0f}]"
@@ -96,9 +97,10 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
             "<0.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}",
             str(row.prompts),
             str(each.differing),
-            each.verdict,
         )
     out.print(table)
+    for each in result.behaviours:
+        out.print(Text(f"  {visible(each.row.label)}: {each.verdict}"))
     if result.most_different:
         out.print(Text(f"The {len(result.most_different)} most different, side by side", style="bold"))
     for transcript in result.most_different:
