@@ -80,9 +80,8 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
     out.print(Text(f"{result.pairs} pairs from {result.items} prompts; {result.same} end in the same text under both"))
     if result.failures:
         out.print(Text(f"{result.failures} failed or could not be judged: in no figure", style="red"))
-    table = Table(
-        title=f"Share of bad final answers, judged by {result.judge}; 95 % intervals", title_justify="left", title_style="bold"
-    )
+    title = f"Share of bad final answers, judged by {result.judge}; 95 % intervals"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("behaviour")
     for name in ("A", "B", "B − A", "p (Holm)", "prompts", "differ"):
         table.add_column(name, justify="right")
