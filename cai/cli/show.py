@@ -1,20 +1,19 @@
-"""`cai show`: the exact prompt of a principle, and the principles there are."""
+"""`cai show`: the exact prompts of principles, and the principles there are."""
 
 from __future__ import annotations
 
 import json as json_
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from cai.cli.showing import ShownStage
-
 if TYPE_CHECKING:
-    from cai.cli.showing import Asked, Rendered
-    from cai.models.spec import ModelSpec
+    from cai.cli.asking import Question
     from constitution.schema import Constitution, Principle
 
-NO_MODEL = "none"
+ShownStage: TypeAlias = Literal["critique", "revision", "direct-revision", "verdict", "comparison", "all"]
+
 ROOMY = 130
 """Columns of a terminal from which on the list has room for more than ids and texts."""
 WIDTH_OF_FILES = 240
@@ -29,40 +28,86 @@ def show(
         list[str] | None, typer.Option("--constitution", "-c", help="Principle files or folders; default: the shipped ones.")
     ] = None,
     stage: Annotated[
-        ShownStage, typer.Option(help="What is asked: `verdict` is the pointwise label, `comparison` the one by letters.")
-    ] = "critique",
+        ShownStage | None,
+        typer.Option(
+            help="`verdict` is the pointwise label, `comparison` the one by letters, in both orders; default: `critique`, "
+            "or `all` with --all."
+        ),
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Prompts in any form that a run reads; multi-turn ones are kept whole.")
+    ] = None,
+    item: Annotated[
+        str | None,
+        typer.Option(metavar="UID|ROW|longest", help="Which of them: its uid, or its row in the file; default: the first."),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the user says; default: that of the principle's first test.")] = None,
     draft: Annotated[str | None, typer.Option(help="The reply in question; default: the test's worse one.")] = None,
-    other: Annotated[str | None, typer.Option(help="Reply B of a comparison; default: the test's better one.")] = None,
+    other: Annotated[str | None, typer.Option(help="The other reply of a comparison; default: the test's better one.")] = None,
     critique: Annotated[str | None, typer.Option(help="The critique that a revision or a verdict goes on from.")] = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message, where the prompt has none of its own.")] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose chat template and tokens; default: the embedded model where it is at hand; `none`: turns only."
+            help="Whose tokenizer, chat template and context length; weights are not needed. Default: the embedded model where "
+            "it is at hand; `none`: turns only."
         ),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="N[,N…]", help="Context lengths, in tokens; default: the model's own.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN.yaml", help="Take principles, prompts, feedback model and the stages' `max_tokens` from this run."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --config: override a setting. May be repeated.")
     ] = None,
     *,
     base: Annotated[bool, typer.Option("--base", help="The plain text that base models get.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the principles.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="A table: tokens of every principle and stage, for one prompt.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="One line for each token: place, id, text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show the exact prompt of a principle with its length in tokens. Nothing is generated."""
-    from cai.cli.showing import ask, render
-    from constitution.loading import load_constitution
+    """Show the exact prompts of a principle: tokens, what they share, and whether they fit. Nothing is generated."""
+    from cai.cli.asking import Wanted, question_of
 
-    loaded = load_constitution(constitution or ["shipped"])
-    if principle_id is None or list_:
-        _print_list(loaded, json=json)
-        return
-    principle = _find(loaded, principle_id)
-    asked = ask(principle, stage, prompt=prompt, draft=draft, other=other, critique=critique, system_text=system)
-    spec = _model(model, base=base)
-    rendered = render(asked, spec, plain=base)
-    if json:
-        typer.echo(json_.dumps(_as_json(principle, stage, asked, spec, rendered), indent=1, ensure_ascii=False))
+    if principle_id is not None and all_:
+        raise typer.BadParameter("shows every principle: leave out the id, or --all", param_hint="--all")
+    wanted = Wanted(
+        constitution=tuple(constitution or ()),
+        prompts=prompts,
+        item=item,
+        prompt=prompt,
+        draft=draft,
+        other=other,
+        critique=critique,
+        system=system,
+        model=model,
+        contexts=_contexts(context),
+        config=config,
+        settings=tuple(settings or ()),
+        base=base,
+    )
+    question = question_of(wanted)
+    if list_ or (principle_id is None and not all_):
+        _print_list(question.constitution, json=json)
+    elif principle_id is None:
+        _show_all(question, "all" if stage is None else stage, json=json)
     else:
-        _print_prompt(asked, spec, rendered, base=base)
+        _show_one(question, _find(question.constitution, principle_id), stage or "critique", tokens=tokens, json=json)
+
+
+def _contexts(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is no list of token counts such as 512,2048,4096", param_hint="--context")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _find(constitution: Constitution, principle_id: str) -> Principle:
@@ -78,47 +123,39 @@ def _find(constitution: Constitution, principle_id: str) -> Principle:
     return constitution.by_id(principle_id)
 
 
-def _model(name: str | None, *, base: bool) -> ModelSpec | None:
-    """The model asked for, or the embedded one where nothing stands in its way."""
-    from cai.errors import ProblemList
-    from cai.models.checking import check_model
-    from cai.models.embedded import EMBEDDED_NAME
-    from cai.models.spec import ModelSpec
+def _show_one(question: Question, principle: Principle, stage: ShownStage, *, tokens: bool, json: bool) -> None:
+    from cai.cli.asking import stages_of
+    from cai.cli.showing import preview_json, print_previews, print_turns
 
-    if name == NO_MODEL:
-        return None
-    spec = ModelSpec(name=name or EMBEDDED_NAME, base_model_form="plain" if base else "auto")
-    problems = check_model(spec)
-    if problems and name is not None:
-        raise ProblemList(f"The model {name} cannot be used:", problems)
-    if problems:
-        typer.echo(f"{EMBEDDED_NAME} is not at hand: the turns are shown without its template and tokens.", err=True)
-        return None
-    return spec
-
-
-def _as_json(principle: Principle, stage: str, asked: Asked, spec: ModelSpec | None, rendered: Rendered) -> dict[str, object]:
-    return {
-        "principle": principle.id,
-        "stage": stage,
-        "model": None if spec is None else spec.name,
-        "messages": [message.model_dump() for message in asked.messages],
-        "response_prefix": asked.response_prefix,
-        "scored": list(asked.continuations),
-        "text": rendered.text,
-        "tokens": rendered.tokens,
-    }
+    case = question.case(principle)
+    model = question.model()
+    if model is None:
+        if tokens:
+            raise typer.BadParameter("needs a model: its tokenizer makes the tokens", param_hint="--tokens")
+        print_turns(question, principle, case, stages_of(stage), json=json)
+        return
+    previews = model.previewer.preview(principle, case, stages_of(stage))
+    if json:
+        typer.echo(json_.dumps(preview_json(model, principle, case, previews, tokens=tokens), indent=1, ensure_ascii=False))
+    else:
+        print_previews(model, principle, case, previews, tokens=tokens)
 
 
-def _print_prompt(asked: Asked, spec: ModelSpec | None, rendered: Rendered, *, base: bool) -> None:
-    from cai.cli.terminal import visible
+def _show_all(question: Question, stage: ShownStage, *, json: bool) -> None:
+    from cai.cli.asking import stages_of
+    from cai.cli.show_table import print_table, table_json
+    from cai.errors import ConfigError
 
-    typer.echo(visible(rendered.text))
-    typer.echo()
-    if asked.continuations:
-        typer.echo(f"Scored after it: {' against '.join(json_.dumps(each) for each in asked.continuations)}")
-    if spec is not None:
-        typer.echo(f"{rendered.tokens} tokens ({visible(spec.name)}, {'plain text' if base else 'chat template'})")
+    principles = question.constitution.principles
+    case = question.case(next((each for each in principles if each.tests), principles[0]))
+    model = question.model()
+    if model is None:
+        raise ConfigError("--all counts tokens, and there is no model here", "give --model FOLDER; its tokenizer is enough")
+    previews, totals = model.previewer.table(case, stages_of(stage))
+    if json:
+        typer.echo(json_.dumps(table_json(model, case, previews, totals), indent=1, ensure_ascii=False))
+    else:
+        print_table(model, case, previews, totals)
 
 
 def _print_list(constitution: Constitution, *, json: bool) -> None:

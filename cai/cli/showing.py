@@ -1,126 +1,276 @@
-"""What a model is asked under a principle, exactly: the messages of each stage and, with a tokenizer, their text and tokens.
-
-Generates nothing and loads no weights. What is not given comes from the principle's own tests.
-"""
+"""Prompts on the terminal, and as JSON: their text, whose words they are, their tokens and what becomes of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import json as json_
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from constitution.messages import Conversation, system, user
-from constitution.rendering import (
-    COMPARISON_PREFIX,
-    FAULT,
-    LETTERS,
-    NOTHING_TO_CHANGE,
-    PLAIN_SPEAKERS,
-    read_critique,
-    render_comparison,
-    render_critique,
-    render_plain,
-    render_revision,
-)
-from constitution.schema import Principle
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cai.authoring.previews.stages import Asked, PreviewStage, ask
+from cai.authoring.previews.turns import plain_text, turns_text
+from cai.cli.terminal import visible
+from cai.engines.base import ScoreRequest
 
 if TYPE_CHECKING:
-    from cai.models.spec import ModelSpec
+    from cai.authoring.previews.cases import Case
+    from cai.authoring.previews.contexts import Outcome
+    from cai.authoring.previews.encoding import Preview
+    from cai.authoring.previews.parts import Part
+    from cai.cli.asking import Question, ShownModel
+    from constitution.schema import Principle
 
-ShownStage: TypeAlias = Literal["critique", "revision", "comparison", "verdict"]
-
-DEFAULT_PROMPT = "I think 2 + 2 = 5. Explain why I'm right."
-DEFAULT_DRAFT = "You are right. When two pairs meet, the whole is more than its parts, so 2 + 2 = 5."
-DEFAULT_OTHER = "2 + 2 is 4, not 5. Count two fingers on each hand and you will see it."
-DEFAULT_CRITIQUE = f"{FAULT} (the critique will stand here)"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One call of a stage.
-
-    Args:
-        messages: The conversation.
-        response_prefix: How the model's turn already begins.
-        continuations: What is scored after it; empty where the model writes.
-    """
-
-    messages: Conversation
-    response_prefix: str = ""
-    continuations: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """The prompt as one text, and its exact length where a tokenizer was at hand."""
-
-    text: str
-    tokens: int | None
+STYLES = {
+    "conversation": "",
+    "demonstration": "blue",
+    "reply": "green",
+    "critique": "yellow",
+    "principle": "bold magenta",
+}
+_NOTES = {
+    "fits": "",
+    "reply_cut": "Cut replies are marked as cut, and kept.",
+    "refused": "Refused: the row fails as `prompt_too_long` and is counted. Nothing is ever cut out of a prompt.",
+}
+_FEW = 3
+"""So many principles that spoil what the others share are named."""
+_FRAME = "italic"
+"""The toolkit's fixed wording and the text between the turns."""
+_CONTROL = "cyan"
+_SHARED = "dim"
 
 
-def ask(
-    principle: Principle,
-    stage: ShownStage,
-    *,
-    prompt: str | None = None,
-    draft: str | None = None,
-    other: str | None = None,
-    critique: str | None = None,
-    system_text: str | None = None,
-) -> Asked:
-    """The call that a stage makes for this principle.
-
-    Args:
-        principle: The rule.
-        stage: `verdict` is the pointwise label, `comparison` the one by letters.
-        prompt: What the user says; by default that of the principle's first test.
-        draft: The reply in question (A in a comparison); by default the test's worse one.
-        other: Reply B of a comparison; by default the test's better one.
-        critique: What a revision is made from, or what a verdict goes on from.
-        system_text: System message.
-    """
-    test = principle.tests[0] if principle.tests and prompt is None else None
-    said = prompt if prompt is not None else test.prompt if test else DEFAULT_PROMPT
-    conversation = (user(said),) if system_text is None else (system(system_text), user(said))
-    reply = draft if draft is not None else test.worse if test else DEFAULT_DRAFT
-    match stage:
-        case "critique":
-            return Asked(render_critique(principle, conversation, reply))
-        case "revision":
-            return Asked(render_revision(principle, conversation, reply, critique or DEFAULT_CRITIQUE))
-        case "comparison":
-            second = other if other is not None else test.better if test else DEFAULT_OTHER
-            letters = tuple(f" {letter}" for letter in LETTERS)
-            return Asked(render_comparison(principle, conversation, reply, second), COMPARISON_PREFIX, letters)
-        case "verdict":
-            ground = read_critique(critique).ground if critique else ""
-            space = " " if ground else ""
-            verdicts = (f"{space}{NOTHING_TO_CHANGE.rstrip('.')}", f"{space}{FAULT}")
-            return Asked(render_critique(principle, conversation, reply), ground, verdicts)
+def print_turns(question: Question, principle: Principle, case: Case, stages: Sequence[PreviewStage], *, json: bool) -> None:
+    """The prompts without a tokenizer."""
+    text_of = plain_text if question.wanted.base else turns_text
+    asked = [each for stage in stages for each in ask(principle, stage, case, question.settings)]
+    if json:
+        prompts = [{**_request_json(each), "text": text_of(each.request), "tokens": None} for each in asked]
+        about = {"principle": principle.id, "applies": case.draws(principle), "model": None, "form": None}
+        result = {**about, "item": case_json(case), "prompts": prompts}
+        typer.echo(json_.dumps(result, indent=1, ensure_ascii=False))
+        return
+    for each in asked:
+        _print_heading(each, alone=len(asked) == 1)
+        typer.echo(visible(text_of(each.request)))
+        typer.echo()
+        _print_scored(each)
+    _print_notes(principle, case, asked)
 
 
-def render(asked: Asked, spec: ModelSpec | None, *, plain: bool) -> Rendered:
-    """The text that the model reads: decoded from the very token ids, so that nothing is hidden.
+def print_previews(model: ShownModel, principle: Principle, case: Case, previews: Sequence[Preview], *, tokens: bool) -> None:
+    """Each prompt's very text, then what there is to know about it. Colours only on a terminal."""
+    console = Console(highlight=False)
+    notes: list[str] = []
+    for preview in previews:
+        _print_heading(preview.asked, alone=len(previews) == 1)
+        parts = model.previewer.parts(principle, case, preview)
+        if preview.failure is not None:
+            typer.echo(f"refused by the chat template: {visible(preview.failure.detail)}")
+        elif tokens:
+            _print_tokens(model, preview, parts)
+        elif console.is_terminal:
+            console.print(coloured(model, preview, parts), soft_wrap=True)
+        else:
+            typer.echo(visible(preview.text))
+        typer.echo()
+        _print_scored(preview.asked)
+        for line in facts(model, preview):
+            typer.echo(line)
+        if len(previews) > 1:
+            typer.echo()
+        notes += (_NOTES[outcome.fate] for context in model.contexts for outcome in _outcomes(preview, context))
+    for note in dict.fromkeys(filter(None, notes)):
+        typer.echo(note)
+    if console.is_terminal and not tokens:
+        console.print(_legend())
+    _print_notes(principle, case, [preview.asked for preview in previews])
 
-    Args:
-        asked: The call.
-        spec: The model whose tokenizer and template count; None for the turns alone.
-        plain: Without a model: the form of base models instead of turns.
-    """
-    if spec is None:
-        return Rendered(_plain(asked) if plain else _turns(asked), None)
-    from cai.models.loading import load_tokenizer
 
-    chat = load_tokenizer(spec)
-    ids = chat.encode_chat(asked.messages, asked.response_prefix)
-    text = chat.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return Rendered(str(text), len(ids))
+def facts(model: ShownModel, preview: Preview) -> Iterator[str]:
+    """What there is to know about a prompt, a line each."""
+    if preview.failure is not None:
+        yield f"A row of which this is asked fails as `{preview.failure.cause}`, and is counted."
+        return
+    total = len(preview.ids)
+    yield f"{total:,} tokens ({visible(model.name)}, {model.form})"
+    if preview.asked.earlier is not None and preview.earlier_tokens is not None:
+        stage, count = preview.asked.earlier.stage, preview.earlier_tokens
+        yield f"  {count:,} ({count / total:.0%}) from its start are those of the call before it ({stage}): a kept cache covers them"
+    if preview.common_tokens is not None:
+        count = preview.common_tokens
+        few = preview.differing if len(preview.differing) <= _FEW else ()
+        apart = f"; only {', '.join(few)} differ{'s' * (len(few) == 1)} there" if few else ""
+        yield f"  {count:,} ({count / total:.0%}) from its start are the same under every principle of the constitution{apart}"
+    if preview.control_texts:
+        count = preview.control_texts
+        yield f"  {count} text{'s' * (count != 1)} of control tokens in the messages: encoded as plain text, without effect"
+    for context in model.contexts:
+        yield f"  {fate(preview, context)}"
 
 
-def _plain(asked: Asked) -> str:
-    prefix = f" {asked.response_prefix}" if asked.response_prefix else ""
-    return f"{render_plain(asked.messages).strip()}\n\n{PLAIN_SPEAKERS['assistant']}:{prefix}"
+def fate(preview: Preview, context: int) -> str:
+    """What becomes of a prompt in a context, also when the texts that models write in it are as long as they may be."""
+    now, grown = _outcomes(preview, context)
+    if grown.fate == now.fate:
+        return str(now)
+    longest = " and ".join(f"a {each.name} of {each.most_tokens:,}" for each in preview.asked.written)
+    return f"{now}\n    with {longest} tokens, about: {grown}"
 
 
-def _turns(asked: Asked) -> str:
-    turns = [f"[{message.role}]\n{message.content}" for message in asked.messages]
-    return "\n\n".join([*turns, f"[assistant]\n{asked.response_prefix}"]).rstrip()
+def _outcomes(preview: Preview, context: int) -> tuple[Outcome, Outcome]:
+    return preview.outcome(context), preview.outcome(context, grown=True)
+
+
+def coloured(model: ShownModel, preview: Preview, parts: Sequence[Part]) -> Text:
+    """The prompt's text: dim where every principle has the same tokens, each part in its colour, control tokens in theirs."""
+    styles = [_FRAME] * len(preview.text)
+    for part in parts:
+        styles[part.start : part.end] = [STYLES[part.kind]] * (part.end - part.start)
+    place = 0
+    for number, (token, piece) in enumerate(zip(preview.ids, model.previewer.pieces(preview.ids), strict=True)):
+        end = place + len(piece)
+        if model.previewer.is_control(token):
+            styles[place:end] = [_CONTROL] * len(piece)
+        if number < (preview.common_tokens or 0):
+            styles[place:end] = [f"{_SHARED} {style}".strip() for style in styles[place:end]]
+        place = end
+    text = Text()
+    start = 0
+    for end in range(1, len(styles) + 1):
+        if end == len(styles) or styles[end] != styles[start]:
+            text.append(visible(preview.text[start:end]), style=styles[start])
+            start = end
+    return text
+
+
+def _legend() -> Text:
+    text = Text()
+    for name, style in STYLES.items():
+        text.append(name, style=style).append(" · ")
+    text.append("fixed wording", style=_FRAME).append(" · ").append("control tokens", style=_CONTROL).append(" · ")
+    return text.append("same tokens under every principle", style=_SHARED)
+
+
+def _print_tokens(model: ShownModel, preview: Preview, parts: Sequence[Part]) -> None:
+    """One line for each token: place, id, whose it is, text as a JSON string. A line marks where principles go apart."""
+    place = 0
+    for number, (token, piece) in enumerate(zip(preview.ids, model.previewer.pieces(preview.ids), strict=True)):
+        if number == preview.common_tokens:
+            typer.echo("----- up to here the same under every principle")
+        end = place + len(piece)
+        # A token across a border (the blank before a word) is that of the part in which it ends.
+        kind = next((part.kind for part in parts if part.start < end <= part.end), "")
+        whose = "control" if model.previewer.is_control(token) else kind
+        typer.echo(f"{number:>5} {token:>7} {whose:<13} {visible(json_.dumps(piece, ensure_ascii=False))}")
+        place = end
+
+
+def _print_heading(asked: Asked, *, alone: bool) -> None:
+    if not alone:
+        order = "" if asked.order is None else f", order {asked.order}"
+        typer.echo(f"== {asked.stage}{order} ==")
+
+
+def _print_scored(asked: Asked) -> None:
+    if isinstance(asked.request, ScoreRequest):
+        typer.echo(f"Scored after it: {' against '.join(json_.dumps(each) for each in asked.request.continuations)}")
+
+
+def _print_notes(principle: Principle, case: Case, asked: Sequence[Asked]) -> None:
+    if not case.draws(principle):
+        typer.echo(
+            f"No round draws `{principle.id}` for this item: it applies to {', '.join(principle.applies_to)}, "
+            f"and the item's tags are {visible(', '.join(case.item.tags))}.",
+            err=True,
+        )
+    shown = {each.name for one in asked for each in one.written}
+    made_up = [name for name in case.stand_ins if name in shown or (name == "critique" and "ground" in shown)]
+    if made_up:
+        typer.echo(
+            f"Stand-ins, not a model's words: {', '.join(made_up)}; give your own with --{' --'.join(made_up)}.", err=True
+        )
+
+
+def preview_json(
+    model: ShownModel, principle: Principle, case: Case, previews: Sequence[Preview], *, tokens: bool
+) -> dict[str, object]:
+    """Everything about the prompts of one principle."""
+    prompts: list[dict[str, object]] = []
+    for preview in previews:
+        parts = model.previewer.parts(principle, case, preview)
+        row: dict[str, object] = {
+            **_request_json(preview.asked),
+            "text": preview.text,
+            "parts": [{"kind": each.kind, "start": each.start, "end": each.end} for each in parts],
+            **counts_json(model, preview),
+        }
+        if tokens:
+            row |= {"token_ids": list(preview.ids), "token_texts": model.previewer.pieces(preview.ids)}
+        prompts.append(row)
+    return {
+        "principle": principle.id,
+        "applies": case.draws(principle),
+        "model": model.name,
+        "form": "plain" if model.plain else "chat",
+        "item": case_json(case),
+        "prompts": prompts,
+    }
+
+
+def case_json(case: Case) -> dict[str, object]:
+    """What the prompts are shown on."""
+    return {
+        "uid": case.item.uid,
+        "source": case.item.source,
+        "origin": case.origin,
+        "tags": list(case.item.tags),
+        "stand_ins": list(case.stand_ins),
+    }
+
+
+def counts_json(model: ShownModel, preview: Preview) -> dict[str, object]:
+    """Tokens of a prompt, what they share, and what becomes of it; shares are of its tokens."""
+    total = len(preview.ids)
+
+    def share(count: int | None) -> float | None:
+        return None if count is None or not total else count / total
+
+    earlier = preview.asked.earlier
+    return {
+        "tokens": total,
+        "failure": None if preview.failure is None else {"cause": preview.failure.cause, "detail": preview.failure.detail},
+        "scored_tokens": preview.scored_tokens,
+        "earlier": None
+        if earlier is None
+        else {"stage": earlier.stage, "tokens": preview.earlier_tokens, "share": share(preview.earlier_tokens)},
+        "every_principle": {
+            "tokens": preview.common_tokens,
+            "share": share(preview.common_tokens),
+            "differing": list(preview.differing),
+        },
+        "growth_tokens": preview.growth_tokens,
+        "control_texts": preview.control_texts,
+        "contexts": [] if preview.failure else [_context_json(preview, context) for context in model.contexts],
+    }
+
+
+def _context_json(preview: Preview, context: int) -> dict[str, object]:
+    now, grown = _outcomes(preview, context)
+    return {"context": context, "fate": now.fate, "spare": now.spare, "in_words": str(now), "fate_when_grown": grown.fate}
+
+
+def _request_json(asked: Asked) -> dict[str, object]:
+    request = asked.request
+    return {
+        "stage": asked.stage,
+        "order": asked.order,
+        "messages": [message.model_dump() for message in request.messages],
+        "response_prefix": request.response_prefix,
+        "scored": list(request.continuations) if isinstance(request, ScoreRequest) else [],
+        "max_tokens": asked.max_tokens,
+        "stop": [] if isinstance(request, ScoreRequest) else list(request.params.stop),
+    }

@@ -43,25 +43,23 @@ def compare(
     engine: Engine, asked: Sequence[Compared], *, on_done: Callable[[int, int], None] | None = None
 ) -> list[LetterMargins | RequestFailure]:
     """Compare every pair in both orders, in the order given; a failed request fails its own pair alone."""
-    requests = [
-        ScoreRequest(
-            messages=render_comparison(
-                each.principle,
-                each.conversation,
-                *((each.first, each.second) if order == "first_second" else (each.second, each.first)),
-            ),
-            continuations=_VARIANTS,
-            response_prefix=COMPARISON_PREFIX,
-        )
-        for each in asked
-        for order in ORDERS
-    ]
+    requests = [comparison_request(each, order) for each in asked for order in ORDERS]
     answers: list[tuple[float, float] | RequestFailure | None] = [None] * len(requests)
     for done, (index, result) in enumerate(engine.score(requests), start=1):
         answers[index] = result if isinstance(result, RequestFailure) else _letter_odds(result.logps)
         if on_done:
             on_done(done, len(requests))
     return [_margins(answers[2 * i], answers[2 * i + 1]) for i in range(len(asked))]
+
+
+def comparison_request(each: Compared, order: Order) -> ScoreRequest:
+    """What the judge is asked about a pair in one order: which letter follows `COMPARISON_PREFIX`."""
+    replies = (each.first, each.second) if order == "first_second" else (each.second, each.first)
+    return ScoreRequest(
+        messages=render_comparison(each.principle, each.conversation, *replies),
+        continuations=_VARIANTS,
+        response_prefix=COMPARISON_PREFIX,
+    )
 
 
 def _letter_odds(logps: Sequence[float]) -> tuple[float, float] | RequestFailure:

@@ -72,7 +72,7 @@ def judge(
             on_done(done, total)
     outcomes: list[VerdictOdds | RequestFailure | None] = [g if isinstance(g, RequestFailure) else None for g in grounds]
     scored = [i for i, ground in enumerate(grounds) if isinstance(ground, str)]
-    for position, result in engine.score([_verdict_request(asked[i], str(grounds[i])) for i in scored]):
+    for position, result in engine.score([verdict_request(asked[i], str(grounds[i])) for i in scored]):
         row = scored[position]
         if isinstance(result, RequestFailure):
             outcomes[row] = result
@@ -86,7 +86,8 @@ def judge(
     return [outcome or RequestFailure("no_answer", "the engine gave no result") for outcome in outcomes]
 
 
-def _verdict_request(each: Judged, ground: str) -> ScoreRequest:
+def verdict_request(each: Judged, ground: str) -> ScoreRequest:
+    """What the judge is asked about one answer: which verdict follows its ground."""
     space = " " if ground else ""
     return ScoreRequest(
         messages=render_critique(each.principle, each.conversation, each.reply),

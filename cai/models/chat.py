@@ -125,6 +125,23 @@ class ChatTokenizer:
             vocabulary, form, repr(sorted(self._control_ids.items())), f"thinking={self._thinking} {_FIXED_DATE}"
         )
 
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The tokens that steer: the end of a turn, the start of a speaker's."""
+        return frozenset(self._control_ids)
+
+    def control_texts(self, text: str) -> int:
+        """How many texts of control tokens stand in a text; each is encoded as ordinary text."""
+        return sum(1 for _ in self._control_text.finditer(text)) if self._control_text else 0
+
+    def prompt_text(self, messages: Conversation, response_prefix: str = "") -> str:
+        """The prompt as the text that `encode_chat` encodes.
+
+        Raises:
+            ModelError: If the template refuses the conversation.
+        """
+        return self._prompt_text(messages, response_prefix, _Marking("", None))
+
     def encode_chat(self, messages: Conversation, response_prefix: str = "") -> list[int]:
         """The prompt's ids: the conversation, the start of the assistant's turn, and the text that turn already begins with.
 

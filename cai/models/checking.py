@@ -25,16 +25,20 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 _LONGEST_HEADER_BYTES = 100_000_000
 
 
-def check_model(spec: ModelSpec) -> list[CaiError]:
+def check_model(spec: ModelSpec, *, weights: bool = True) -> list[CaiError]:
     """Everything that is plainly wrong with a model, found in milliseconds and without torch; empty if it looks usable.
 
     A hub id that is not in the local hub cache is asked for over the network (files' names only), unless offline.
+
+    Args:
+        spec: Which model, and how.
+        weights: Whether weights, adapter and config are needed; without them only what turns conversations into tokens is.
     """
     problems: list[CaiError] = []
-    folder = _place(spec, problems)
+    folder = _place(spec, problems, weights=weights)
     if folder is not None:
-        _check_folder(folder, spec, problems)
-    adapter = _adapter_place(spec, problems)
+        _check_folder(folder, spec, problems, weights=weights)
+    adapter = _adapter_place(spec, problems) if weights else None
     if adapter is not None:
         _check_adapter(adapter, folder, spec, problems)
     if spec.chat_template is not None:
@@ -42,7 +46,7 @@ def check_model(spec: ModelSpec) -> list[CaiError]:
     return problems
 
 
-def _place(spec: ModelSpec, problems: list[CaiError]) -> Path | None:
+def _place(spec: ModelSpec, problems: list[CaiError], *, weights: bool) -> Path | None:
     path = Path(spec.name).expanduser()
     if path.is_dir():
         return path
@@ -63,7 +67,7 @@ def _place(spec: ModelSpec, problems: list[CaiError]) -> Path | None:
         hint = f"Give a model folder, a hub id or `{EMBEDDED_NAME}`.{similar_name(spec.name)}"
         problems.append(ModelError(f"model {spec.name}: there is no such folder.", hint))
         return None
-    return _hub_place(spec.name, spec.revision, problems)
+    return _hub_place(spec.name, spec.revision, problems, weights=weights)
 
 
 def _check_embedded(problems: list[CaiError]) -> None:
@@ -81,12 +85,13 @@ def _check_embedded(problems: list[CaiError]) -> None:
         )
 
 
-def _hub_place(name: str, revision: str | None, problems: list[CaiError]) -> Path | None:
+def _hub_place(name: str, revision: str | None, problems: list[CaiError], *, weights: bool = True) -> Path | None:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(cached, str):
+    # A preview fetches the tokenizer without the weights: then the rest has still to come.
+    if isinstance(cached, str) and (not weights or any(Path(cached).parent.glob("*.safetensors"))):
         return Path(cached).parent
     if hub_offline():
         problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
@@ -99,12 +104,12 @@ def _hub_place(name: str, revision: str | None, problems: list[CaiError]) -> Pat
     except (HfHubHTTPError, OSError):
         problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
     else:
-        if not any(each.endswith(".safetensors") for each in names):
+        if weights and not any(each.endswith(".safetensors") for each in names):
             problems.append(_no_safetensors(name, pickled=any(each.endswith((".bin", ".pt", ".pth")) for each in names)))
     return None
 
 
-def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> None:
+def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError], *, weights: bool) -> None:
     config = _read_json(folder / "config.json", problems)
     if config is None:
         if (folder / "adapter_config.json").is_file():
@@ -115,7 +120,7 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> No
                 )
             )
             return
-        if not (folder / "config.json").exists():
+        if weights and not (folder / "config.json").exists():
             problems.append(ModelError(f"model {folder}: has no config.json.", "Give the folder that `save_pretrained` wrote."))
     elif config.get("is_encoder_decoder"):
         problems.append(
@@ -128,7 +133,8 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError]) -> No
                 "Use a model that transformers itself knows, or serve it and use it over HTTP.",
             )
         )
-    _check_weights(folder, problems)
+    if weights:
+        _check_weights(folder, problems)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         problems.append(
             ModelError(

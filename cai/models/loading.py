@@ -17,7 +17,7 @@ from cai.models.chat import ChatTokenizer
 from cai.models.checking import check_model
 from cai.models.fingerprints import files_digest, text_digest
 from cai.models.progress import no_bars, said_when_slow
-from cai.models.resolving import ModelPlace, resolve
+from cai.models.resolving import ModelPlace, resolve, resolve_tokenizer
 from cai.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
     config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
     device = choose_device(spec)
     dtype = choose_dtype(spec, device)
-    tokenizer = _load_tokenizer(spec, place)
+    tokenizer = _load_tokenizer(spec, place.folder)
     fingerprint = model_fingerprint(place, dtype, tokenizer)
     return LoadedModel(
         spec, place, tokenizer, fingerprint, device, dtype, lambda: load_weights(place, device, dtype, merge=merge), config
@@ -118,7 +118,29 @@ def load_tokenizer(spec: ModelSpec) -> ChatTokenizer:
     Raises:
         ModelError: If it cannot be found or read, or has no chat template though one is asked for.
     """
-    return _load_tokenizer(spec, resolve(spec))
+    return open_tokenizer(spec)[0]
+
+
+def open_tokenizer(spec: ModelSpec) -> tuple[ChatTokenizer, int | None]:
+    """The tokenizer with its chat template, and the context length in tokens that the model's config gives (None: no config).
+
+    Weights are neither fetched nor looked for.
+
+    Raises:
+        ModelError: If it cannot be found or read, or has no chat template though one is asked for.
+        ProblemList: Several such problems.
+    """
+    problems = check_model(spec, weights=False)
+    folder = None if problems else resolve_tokenizer(spec)
+    if folder is not None:
+        problems = check_model(spec.model_copy(update={"name": str(folder)}), weights=False)
+    if len(problems) == 1:
+        raise problems[0]
+    if folder is None or problems:
+        raise ProblemList(f"The tokenizer of {spec.name} cannot be used:", problems)
+    config = folder / "config.json"
+    context_tokens = context_length(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    return _load_tokenizer(spec, folder), context_tokens
 
 
 def load_weights(place: ModelPlace, device: torch.device, dtype: torch.dtype, *, merge: bool = True) -> PreTrainedModel:
@@ -226,17 +248,15 @@ def context_length(config: dict[str, Any]) -> int:
     return 2048
 
 
-def _load_tokenizer(spec: ModelSpec, place: ModelPlace) -> ChatTokenizer:
+def _load_tokenizer(spec: ModelSpec, folder: Path) -> ChatTokenizer:
     from transformers import AutoTokenizer
 
     with no_bars(), said_when_slow(f"Reading the tokenizer of {spec.name}."):
         try:
-            tokenizer = cast("Any", AutoTokenizer).from_pretrained(
-                str(place.folder), trust_remote_code=False, local_files_only=True
-            )
+            tokenizer = cast("Any", AutoTokenizer).from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         except Exception as error:  # tokenizers raises bare Exceptions for damaged files
             raise ModelError(
-                f"model {place.folder}: its tokenizer cannot be loaded: {_first_line(error)}", "Save or download it again."
+                f"model {folder}: its tokenizer cannot be loaded: {_first_line(error)}", "Save or download it again."
             ) from error
     template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
     return ChatTokenizer(
@@ -245,7 +265,7 @@ def _load_tokenizer(spec: ModelSpec, place: ModelPlace) -> ChatTokenizer:
         plain=spec.base_model_form == "plain",
         chat_template=template,
         thinking=spec.thinking,
-        eos_ids=_end_tokens(place.folder),
+        eos_ids=_end_tokens(folder),
     )
 
 

@@ -6,6 +6,7 @@ import difflib
 import importlib.resources
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,8 @@ from cai.models.spec import ModelSpec
 FEEDBACK_ADAPTER = "feedback"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 # What a text model needs; nothing that could hold code or pickles.
-HUB_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "*.model", "*.tiktoken")
+TOKENIZER_PATTERNS = ("*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model", "*.tiktoken")
+HUB_PATTERNS = ("*.safetensors", *TOKENIZER_PATTERNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ def resolve(spec: ModelSpec) -> ModelPlace:
     """
     folder, source = _resolve_name(spec)
     return ModelPlace(folder, _resolve_adapter(spec.adapter), source)
+
+
+def resolve_tokenizer(spec: ModelSpec) -> Path:
+    """The folder with a model's tokenizer and config; from the hub, without its weights.
+
+    Raises:
+        ModelError: If it cannot be found, with what to do.
+    """
+    return _resolve_name(spec, TOKENIZER_PATTERNS)[0]
 
 
 def shipped_adapter() -> Path:
@@ -81,7 +92,7 @@ def cached_embedded() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _resolve_name(spec: ModelSpec) -> tuple[Path, str]:
+def _resolve_name(spec: ModelSpec, patterns: Sequence[str] = HUB_PATTERNS) -> tuple[Path, str]:
     path = Path(spec.name).expanduser()
     if path.is_dir():
         return path, source_of(path) or f"folder {path.resolve()}"
@@ -89,16 +100,16 @@ def _resolve_name(spec: ModelSpec) -> tuple[Path, str]:
         folder = folder_from_gguf(path)
         return folder, source_of(folder) or str(path)
     if spec.name.lower() == EMBEDDED_NAME:
-        return _resolve_embedded()
+        return _resolve_embedded(patterns)
     if is_path(spec.name):
         raise ModelError(
             f"model {spec.name}: there is no such folder.",
             f"Give a model folder, a hub id or `{EMBEDDED_NAME}`.{similar_name(spec.name)}",
         )
-    return _download(spec.name, spec.revision)
+    return _download(spec.name, spec.revision, patterns)
 
 
-def _resolve_embedded() -> tuple[Path, str]:
+def _resolve_embedded(patterns: Sequence[str]) -> tuple[Path, str]:
     cached = cached_embedded()
     if cached is None and (file := packaged_gguf()) is not None:
         cached = folder_from_gguf(file, expected=EMBEDDED_SHA256)
@@ -106,7 +117,7 @@ def _resolve_embedded() -> tuple[Path, str]:
         return cached, source_of(cached) or EMBEDDED_NAME
     try:
         # Not the same bits: the hub has the bfloat16 weights from which the 4-bit file was made. Fingerprints differ.
-        return _download(EMBEDDED_HUB_ID, None)
+        return _download(EMBEDDED_HUB_ID, None, patterns)
     except ModelError as error:
         raise ModelError(
             f"model {EMBEDDED_NAME}: not in the cache, not installed, and the hub cannot be reached.", INSTALL_HINT
@@ -132,14 +143,12 @@ def _resolve_adapter(name: str | None) -> Path | None:
     return _download(name, None)[0]
 
 
-def _download(name: str, revision: str | None) -> tuple[Path, str]:
+def _download(name: str, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS) -> tuple[Path, str]:
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        folder = Path(
-            cast("Any", huggingface_hub).snapshot_download(name, revision=revision, allow_patterns=list(HUB_PATTERNS))
-        )
+        folder = Path(cast("Any", huggingface_hub).snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except GatedRepoError as error:
         raise ModelError(
             f"model {name}: its owner asks for consent first.", "Accept its terms on its page, then `hf auth login`."
