@@ -125,14 +125,23 @@ def _find(constitution: Constitution, principle_id: str) -> Principle:
 
 def _show_one(question: Question, principle: Principle, stage: ShownStage, *, tokens: bool, json: bool) -> None:
     from cai.cli.asking import stages_of
-    from cai.cli.showing import preview_json, print_previews, print_turns
+    from cai.cli.show_json import preview_json, turns_json
+    from cai.cli.showing import print_previews, print_turns
 
     case = question.case(principle)
     model = question.model()
     if model is None:
         if tokens:
             raise typer.BadParameter("needs a model: its tokenizer makes the tokens", param_hint="--tokens")
-        print_turns(question, principle, case, stages_of(stage), json=json)
+        from cai.authoring.previews.stages import ask
+        from cai.authoring.previews.turns import plain_text, turns_text
+
+        text_of = plain_text if question.wanted.base else turns_text
+        asked = [each for name in stages_of(stage) for each in ask(principle, name, case, question.settings)]
+        if json:
+            typer.echo(json_.dumps(turns_json(principle, case, asked, text_of), indent=1, ensure_ascii=False))
+        else:
+            print_turns(principle, case, asked, text_of)
         return
     previews = model.previewer.preview(principle, case, stages_of(stage))
     if json:

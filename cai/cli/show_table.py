@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cai.authoring.previews.encoding import Preview, StageTotals
-from cai.cli.showing import case_json, counts_json
+from cai.cli.show_json import case_json, counts_json
 from cai.cli.terminal import visible
 
 if TYPE_CHECKING:

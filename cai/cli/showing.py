@@ -1,26 +1,24 @@
-"""Prompts on the terminal, and as JSON: their text, whose words they are, their tokens and what becomes of them."""
+"""Prompts on the terminal: their text, whose words they are, their tokens and what becomes of them."""
 
 from __future__ import annotations
 
 import json as json_
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from cai.authoring.previews.stages import Asked, PreviewStage, ask
-from cai.authoring.previews.turns import plain_text, turns_text
+from cai.authoring.previews.stages import Asked, Request
 from cai.cli.terminal import visible
 from cai.engines.base import ScoreRequest
 
 if TYPE_CHECKING:
     from cai.authoring.previews.cases import Case
-    from cai.authoring.previews.contexts import Outcome
     from cai.authoring.previews.encoding import Preview
     from cai.authoring.previews.parts import Part
-    from cai.cli.asking import Question, ShownModel
+    from cai.cli.asking import ShownModel
     from constitution.schema import Principle
 
 STYLES = {
@@ -43,16 +41,8 @@ _CONTROL = "cyan"
 _SHARED = "dim"
 
 
-def print_turns(question: Question, principle: Principle, case: Case, stages: Sequence[PreviewStage], *, json: bool) -> None:
+def print_turns(principle: Principle, case: Case, asked: Sequence[Asked], text_of: Callable[[Request], str]) -> None:
     """The prompts without a tokenizer."""
-    text_of = plain_text if question.wanted.base else turns_text
-    asked = [each for stage in stages for each in ask(principle, stage, case, question.settings)]
-    if json:
-        prompts = [{**_request_json(each), "text": text_of(each.request), "tokens": None} for each in asked]
-        about = {"principle": principle.id, "applies": case.draws(principle), "model": None, "form": None}
-        result = {**about, "item": case_json(case), "prompts": prompts}
-        typer.echo(json_.dumps(result, indent=1, ensure_ascii=False))
-        return
     for each in asked:
         _print_heading(each, alone=len(asked) == 1)
         typer.echo(visible(text_of(each.request)))
@@ -82,7 +72,7 @@ def print_previews(model: ShownModel, principle: Principle, case: Case, previews
             typer.echo(line)
         if len(previews) > 1:
             typer.echo()
-        notes += (_NOTES[outcome.fate] for context in model.contexts for outcome in _outcomes(preview, context))
+        notes += (_NOTES[outcome.fate] for context in model.contexts for outcome in preview.outcomes(context))
     for note in dict.fromkeys(filter(None, notes)):
         typer.echo(note)
     if console.is_terminal and not tokens:
@@ -99,7 +89,7 @@ def facts(model: ShownModel, preview: Preview) -> Iterator[str]:
     yield f"{total:,} tokens ({visible(model.name)}, {model.form})"
     if preview.asked.earlier is not None and preview.earlier_tokens is not None:
         stage, count = preview.asked.earlier.stage, preview.earlier_tokens
-        yield f"  {count:,} ({count / total:.0%}) from its start are those of the call before it ({stage}): a kept cache covers them"
+        yield f"  {count:,} ({count / total:.0%}) from its start are those of the {stage} before it: a kept cache covers them"
     if preview.common_tokens is not None:
         count = preview.common_tokens
         few = preview.differing if len(preview.differing) <= _FEW else ()
@@ -114,15 +104,11 @@ def facts(model: ShownModel, preview: Preview) -> Iterator[str]:
 
 def fate(preview: Preview, context: int) -> str:
     """What becomes of a prompt in a context, also when the texts that models write in it are as long as they may be."""
-    now, grown = _outcomes(preview, context)
+    now, grown = preview.outcomes(context)
     if grown.fate == now.fate:
         return str(now)
     longest = " and ".join(f"a {each.name} of {each.most_tokens:,}" for each in preview.asked.written)
     return f"{now}\n    with {longest} tokens, about: {grown}"
-
-
-def _outcomes(preview: Preview, context: int) -> tuple[Outcome, Outcome]:
-    return preview.outcome(context), preview.outcome(context, grown=True)
 
 
 def coloured(model: ShownModel, preview: Preview, parts: Sequence[Part]) -> Text:
@@ -193,84 +179,3 @@ def _print_notes(principle: Principle, case: Case, asked: Sequence[Asked]) -> No
         typer.echo(
             f"Stand-ins, not a model's words: {', '.join(made_up)}; give your own with --{' --'.join(made_up)}.", err=True
         )
-
-
-def preview_json(
-    model: ShownModel, principle: Principle, case: Case, previews: Sequence[Preview], *, tokens: bool
-) -> dict[str, object]:
-    """Everything about the prompts of one principle."""
-    prompts: list[dict[str, object]] = []
-    for preview in previews:
-        parts = model.previewer.parts(principle, case, preview)
-        row: dict[str, object] = {
-            **_request_json(preview.asked),
-            "text": preview.text,
-            "parts": [{"kind": each.kind, "start": each.start, "end": each.end} for each in parts],
-            **counts_json(model, preview),
-        }
-        if tokens:
-            row |= {"token_ids": list(preview.ids), "token_texts": model.previewer.pieces(preview.ids)}
-        prompts.append(row)
-    return {
-        "principle": principle.id,
-        "applies": case.draws(principle),
-        "model": model.name,
-        "form": "plain" if model.plain else "chat",
-        "item": case_json(case),
-        "prompts": prompts,
-    }
-
-
-def case_json(case: Case) -> dict[str, object]:
-    """What the prompts are shown on."""
-    return {
-        "uid": case.item.uid,
-        "source": case.item.source,
-        "origin": case.origin,
-        "tags": list(case.item.tags),
-        "stand_ins": list(case.stand_ins),
-    }
-
-
-def counts_json(model: ShownModel, preview: Preview) -> dict[str, object]:
-    """Tokens of a prompt, what they share, and what becomes of it; shares are of its tokens."""
-    total = len(preview.ids)
-
-    def share(count: int | None) -> float | None:
-        return None if count is None or not total else count / total
-
-    earlier = preview.asked.earlier
-    return {
-        "tokens": total,
-        "failure": None if preview.failure is None else {"cause": preview.failure.cause, "detail": preview.failure.detail},
-        "scored_tokens": preview.scored_tokens,
-        "earlier": None
-        if earlier is None
-        else {"stage": earlier.stage, "tokens": preview.earlier_tokens, "share": share(preview.earlier_tokens)},
-        "every_principle": {
-            "tokens": preview.common_tokens,
-            "share": share(preview.common_tokens),
-            "differing": list(preview.differing),
-        },
-        "growth_tokens": preview.growth_tokens,
-        "control_texts": preview.control_texts,
-        "contexts": [] if preview.failure else [_context_json(preview, context) for context in model.contexts],
-    }
-
-
-def _context_json(preview: Preview, context: int) -> dict[str, object]:
-    now, grown = _outcomes(preview, context)
-    return {"context": context, "fate": now.fate, "spare": now.spare, "in_words": str(now), "fate_when_grown": grown.fate}
-
-
-def _request_json(asked: Asked) -> dict[str, object]:
-    request = asked.request
-    return {
-        "stage": asked.stage,
-        "order": asked.order,
-        "messages": [message.model_dump() for message in request.messages],
-        "response_prefix": request.response_prefix,
-        "scored": list(request.continuations) if isinstance(request, ScoreRequest) else [],
-        "max_tokens": asked.max_tokens,
-        "stop": [] if isinstance(request, ScoreRequest) else list(request.params.stop),
-    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os.path
+import time
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from cai.loop import LoopSettings, run_loop
 from cai.models.loading import LoadedModel, load_model, open_tokenizer
 from cai.models.spec import ModelSpec
 from cai.records import Item, RevisionRecord
+from constitution.loading import load_constitution
 from constitution.messages import assistant, system, user
 from constitution.schema import Constitution, Demonstration, Principle
 
@@ -74,6 +76,10 @@ class Watched:
 
         monkeypatch.setattr(DecodingLoop, "run", watched_run)
         monkeypatch.setattr("cai.engines.local.score_sequences", watched_scores)
+
+
+def common_start(lists: Sequence[Sequence[int]]) -> list[int]:
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False))]
 
 
 def record_of(loaded: LoadedModel, principle: Principle, loop: LoopSettings) -> RevisionRecord:
@@ -184,9 +190,9 @@ def test_what_is_shared_is_what_the_templates_own_ids_have_in_common(llama: Load
     for stage in STAGES[:3]:
         prompt, other = mine[stage].asked.request.messages, theirs[stage].asked.request.messages
         assert list(mine[stage].ids) == ids(prompt)
-        assert mine[stage].common_tokens == len(os.path.commonprefix([ids(prompt), ids(other)]))
+        assert mine[stage].common_tokens == len(common_start([ids(prompt), ids(other)]))
         before = prompt[:-1]  # what was said and answered before: its end is the end of the earlier call's reply
-        assert mine[stage].earlier_tokens == len(os.path.commonprefix([ids(prompt), ids(before, open_turn=False)[:-1]]))
+        assert mine[stage].earlier_tokens == len(common_start([ids(prompt), ids(before, open_turn=False)[:-1]]))
         assert mine[stage].differing == (OTHER.id,)
     assert mine["critique"].earlier_tokens is not None
     assert len(mine["critique"].ids) > mine["critique"].earlier_tokens > 20
@@ -200,9 +206,22 @@ def test_the_table_is_the_previews_one_by_one_and_its_totals_their_sums(llama: L
     for total in totals:
         own = [p for p in rows if (p.asked.stage, p.asked.order) == (total.stage, total.order)]
         assert total.tokens == sum(len(preview.ids) for preview in own)
-        assert total.common_tokens == len(os.path.commonprefix([preview.ids for preview in own]))
+        assert total.common_tokens == len(common_start([preview.ids for preview in own]))
         trie = {preview.ids[:end] for preview in own for end in range(1, total.common_tokens + 1)}
         assert total.tokens_computed == len(trie) + sum(len(preview.ids) - total.common_tokens for preview in own)
+
+
+def test_a_table_of_the_shipped_principles_takes_two_seconds_of_work_at_most(llama: LoadedModel) -> None:
+    """Processor time of the better of two, so that a busy machine does not decide."""
+    shipped = load_constitution(["shipped"])
+    seconds: list[float] = []
+    for _ in range(2):
+        case = case_of(PLAIN, prompt=f"Is 2 + 2 = 5? {len(seconds)}", draft="Yes.")
+        started = time.process_time()
+        rows, _ = Previewer(shipped, llama.tokenizer).table(case, STAGES)
+        seconds.append(time.process_time() - started)
+        assert len(rows) == 6 * len(shipped.principles)
+    assert min(seconds) < 2.0
 
 
 def test_a_principle_with_demonstrations_is_named_where_it_spoils_what_the_others_share(llama: LoadedModel) -> None:

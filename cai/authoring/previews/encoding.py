@@ -62,6 +62,10 @@ class Preview:
         tokens = self.scored_tokens + (self.growth_tokens if grown else 0)
         return outcome(tokens, self.asked.max_tokens, context)
 
+    def outcomes(self, context: int) -> tuple[Outcome, Outcome]:
+        """As it is, and grown."""
+        return self.outcome(context), self.outcome(context, grown=True)
+
 
 @dataclass(frozen=True, slots=True)
 class StageTotals:

@@ -23,7 +23,7 @@ _PRIVATE_USE = range(0xE000, 0xF8FF)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Characters `start` to `end` of a prompt's text. What no part covers is the toolkit's fixed wording or the chat template."""
+    """Characters `start` to `end` of a prompt's text. What no part covers is fixed wording or the chat template."""
 
     kind: PartKind
     start: int

@@ -1,8 +1,8 @@
-"""The requests that each stage makes for a principle and a case: the very ones that the loop and the labels send to an engine."""
+"""The requests that each stage makes for a principle and a case: the ones that loop and labels send to an engine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 from cai.authoring.previews.cases import Case
@@ -17,14 +17,15 @@ from constitution.schema import Principle
 
 PreviewStage: TypeAlias = Literal["critique", "revision", "direct-revision", "verdict", "comparison"]
 STAGES: tuple[PreviewStage, ...] = get_args(PreviewStage)
+Request: TypeAlias = GenerationRequest | ScoreRequest
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewSettings:
     """The settings that decide how long texts may get."""
 
-    loop: LoopSettings = LoopSettings()
-    labels: LabelSettings = LabelSettings()
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Asked:
     """
 
     stage: PreviewStage
-    request: GenerationRequest | ScoreRequest
+    request: Request
     earlier: Earlier | None
     written: tuple[Written, ...]
     order: Order | None = None
