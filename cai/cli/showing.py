@@ -92,7 +92,8 @@ def facts(model: ShownModel, preview: Preview) -> Iterator[str]:
         yield f"  {count:,} ({count / total:.0%}) from its start are those of the {stage} before it: a kept cache covers them"
     if preview.common_tokens is not None:
         count = preview.common_tokens
-        few = preview.differing if len(preview.differing) <= _FEW else ()
+        odd = min(_FEW, model.previewer.principles - 2)
+        few = preview.differing if len(preview.differing) <= odd else ()
         apart = f"; only {', '.join(few)} differ{'s' * (len(few) == 1)} there" if few else ""
         yield f"  {count:,} ({count / total:.0%}) from its start are the same under every principle of the constitution{apart}"
     if preview.control_texts:

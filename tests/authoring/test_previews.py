@@ -299,7 +299,7 @@ def test_a_tokenizer_alone_is_enough_and_has_no_context_length(qwen: ModelSpec) 
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.sampled_from(
-    [HOSTILE, "<think>x</think>", "\ue000\ue001"]
+    [HOSTILE, "<think>x</think>", "\U000f0000\U000f0001"]
 )
 
 

@@ -212,6 +212,18 @@ def test_a_principle_that_no_round_draws_for_the_item_is_said_to_be_such(cai: Ca
     assert json.loads(cai("show", "rhymes", *asked, "--json").out)["applies"] is False
 
 
+def test_the_principle_that_spoils_what_the_others_share_is_named(cai: Cai, model: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    taught = "demonstrations: [{prompt: Hi, draft: Hello., critique: Nothing to change.}]"
+    rules.write_text(
+        "principles:\n  - {id: kind, principle: Be kind.}\n  - {id: brief, principle: Say little.}\n"
+        f"  - {{id: taught, principle: Be taught., {taught}}}\n"
+    )
+    asked = ("-c", rules, *GIVEN, "--model", model)
+    assert "; only taught differs there" in cai("show", "kind", *asked).out
+    assert " there" not in cai("show", "taught", *asked).out  # there, all the others differ
+
+
 def test_a_context_says_what_it_refuses_and_what_it_cuts(cai: Cai, model: Path) -> None:
     turns = render_critique(HONEST, (user("Hi"),), "Yes.")
     tokens = template_tokens(model, turns)

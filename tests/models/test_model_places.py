@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from checkpoints import make_checkpoint
@@ -13,7 +16,7 @@ from safetensors.torch import save_file
 
 from cai.errors import CaiError, ModelError
 from cai.models.checking import check_model
-from cai.models.resolving import resolve
+from cai.models.resolving import resolve, resolve_tokenizer
 from cai.models.spec import ModelSpec
 
 
@@ -54,6 +57,39 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(name: str) -> None:
 def test_a_name_that_is_nearly_the_embedded_models_gets_a_hint(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "Did you mean `smollm2-135m`?" in problem(name).hint
+
+
+def test_a_tokenizer_fetched_for_a_preview_is_no_model_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cai show` leaves config and tokenizer in the hub cache; a run then still has the weights to fetch."""
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "abc"
+    make_checkpoint(snapshot, hidden_size=16)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    look = huggingface_hub.try_to_load_from_cache
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", partial(look, cache_dir=tmp_path))
+    spec = ModelSpec(name="some/model")
+    assert check_model(spec) == []
+    for weights in snapshot.glob("*.safetensors"):
+        weights.unlink()
+    assert check_model(spec, weights=False) == []
+    (problem,) = check_model(spec)
+    assert "not in the local hub cache" in problem.problem
+
+
+def test_a_preview_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert resolve_tokenizer(ModelSpec(name="some/model")) == tmp_path
+    assert resolve(ModelSpec(name="some/model")).folder == tmp_path
+    tokenizer, everything = asked
+    assert not any(fnmatch("model-00001-of-00002.safetensors", pattern) for pattern in tokenizer)
+    assert all(any(fnmatch(name, pattern) for pattern in tokenizer) for name in ("tokenizer.json", "chat_template.jinja"))
+    assert set(everything) - set(tokenizer) == {"*.safetensors"}
 
 
 def test_a_hub_id_offline_says_how_to_bring_it_here(monkeypatch: pytest.MonkeyPatch) -> None:

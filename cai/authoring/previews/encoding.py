@@ -105,6 +105,11 @@ class Previewer:
         self._chat = chat
         self._settings = settings or PreviewSettings()
 
+    @property
+    def principles(self) -> int:
+        """How many there are."""
+        return len(self._constitution.principles)
+
     def preview(self, principle: Principle, case: Case, stages: Sequence[PreviewStage]) -> list[Preview]:
         """The prompts of one principle; comparisons in both orders."""
         found: list[Preview] = []

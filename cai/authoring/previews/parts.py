@@ -18,7 +18,7 @@ from constitution.schema import Principle
 
 PartKind: TypeAlias = Literal["conversation", "demonstration", "reply", "critique", "principle"]
 _KINDS: tuple[PartKind, ...] = get_args(PartKind)
-_PRIVATE_USE = range(0xE000, 0xF8FF)
+_PRIVATE_USE = range(0xF0000, 0x10FFFE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Marks:
     @classmethod
     def absent_from(cls, *texts: str) -> Marks:
         """Marks that stand in none of the texts."""
-        taken = set().union(*texts)
+        taken = set("".join(texts))
         free = islice((mark for mark in map(chr, _PRIVATE_USE) if mark not in taken), len(_KINDS) + 1)
         *begins, end = free
         return cls(dict(zip(_KINDS, begins, strict=True)), end)
@@ -82,7 +82,7 @@ class Marks:
 
     def read(self, marked: str) -> tuple[str, tuple[Part, ...]]:
         """The text without its marks, and the parts that they enclosed."""
-        kinds = {mark: kind for kind, mark in self.begins.items()}
+        kinds: dict[str, PartKind] = {mark: kind for kind, mark in self.begins.items()}
         pieces: list[str] = []
         parts: list[Part] = []
         length = start = 0
