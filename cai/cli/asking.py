@@ -83,6 +83,7 @@ class Question:
             DataError: If the prompts cannot be read, or have no such item.
         """
         wanted = self.wanted
+        run_s_own = self.config.prompts.system if self.config and self.config.prompts else None
         return case_of(
             principle,
             item=self._item(),
@@ -90,7 +91,7 @@ class Question:
             draft=wanted.draft,
             other=wanted.other,
             critique=wanted.critique,
-            system_text=wanted.system,
+            system_text=wanted.system if wanted.system is not None else run_s_own,
         )
 
     def model(self) -> ShownModel | None:

@@ -298,6 +298,9 @@ def test_a_run_s_configuration_brings_its_principles_prompts_model_and_limits(
     other = json.loads(cai("show", HONEST.id, "--config", run, "--set", "loop.critique.max_tokens=9", "--json").out)
     assert other["prompts"][0]["max_tokens"] == 9
     assert len(cai("show", "--list", "--config", run).out.splitlines()) == 3
+    own = cai("show", HONEST.id, "--config", run, "--set", "prompts.system=Be brief.", "--prompt", "Hi", "--json")
+    turns = json.loads(own.out)["prompts"][0]["messages"]
+    assert [turn["content"] for turn in turns[:2]] == ["Be brief.", "Hi"]
     unknown = cai("show", "no-contempt", "--config", run)
     assert (unknown.code, "there is no principle `no-contempt` here" in unknown.err) == (1, True)
     assert cai("show", HONEST.id, "--set", "seed=1").code == 2
