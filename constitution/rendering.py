@@ -83,12 +83,25 @@ def render_direct_revision(principle: Principle, conversation: Conversation, rep
     return _after_system(shown, (*conversation, assistant(reply), request))
 
 
-def render_comparison(principle: Principle, conversation: Conversation, first: str, second: str) -> Conversation:
-    """Ask which of two answers follows the principle better; `first` is A. The judge's turn begins with `COMPARISON_PREFIX`."""
+def render_comparison(
+    principle: Principle, conversation: Conversation, first: str, second: str, labels: tuple[str, str] = LETTERS
+) -> Conversation:
+    """Ask which of two answers follows the principle better; `first` is A. The judge's turn begins with `COMPARISON_PREFIX`.
+
+    Args:
+        principle: The rule.
+        conversation: What the answers answer.
+        first: The answer called `labels[0]`.
+        second: The answer called `labels[1]`.
+        labels: Two letters, or two digits.
+    """
     text = render_prompt(
         "comparison",
         {
             "conversation": render_plain(conversation).strip(),
+            "label_a": labels[0],
+            "label_b": labels[1],
+            "label_kind": "letter" if labels[0].isalpha() else "number",
             "reply_a": first,
             "reply_b": second,
             "principle": principle_text(principle),

@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from cai.cli import audit, check, compare, config_, demo, eval_, init, report_, run, show, train, try_
+from cai.cli import audit, check, compare, config_, demo, eval_, init, report_, run, show, testing, train, try_
 
 app = typer.Typer(
     name="cai",
@@ -29,6 +29,7 @@ RUNS = "Whole runs"
 app.command("init", rich_help_panel=PRINCIPLES)(init.init)
 app.command("check", rich_help_panel=PRINCIPLES)(check.check)
 app.command("show", rich_help_panel=PRINCIPLES)(show.show)
+app.command("test", rich_help_panel=PRINCIPLES)(testing.principle_tests)
 app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)
 app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
 app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cai.cli.feedback import feedback_of
 from cai.config.settings import EngineSettings
 from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, SamplingParams
 from cai.engines.opening import open_engine
 from cai.errors import CaiError, ConfigError, ProblemList
 from cai.loop import LoopSettings, run_loop
 from cai.models.checking import check_model
-from cai.models.embedded import EMBEDDED_NAME
 from cai.models.spec import ModelSpec
 from cai.records import FailureRecord, Item, RevisionRecord
 from constitution.loading import load_constitution
@@ -58,7 +58,7 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
     """
     constitution = load_constitution(trial.constitution)
     policy_spec = ModelSpec(name=trial.model)
-    feedback_spec = _feedback(trial, policy_spec)
+    feedback_spec = feedback_of(trial.model, trial.feedback)
     problems: list[CaiError] = [
         *check_model(policy_spec),
         *([] if feedback_spec == policy_spec else check_model(feedback_spec)),
@@ -96,10 +96,3 @@ def _chosen(constitution: Constitution, names: tuple[str, ...]) -> list[Constitu
         return [constitution]
     everywhere = [constitution.by_id(name).model_copy(update={"applies_to": ()}) for name in names]
     return [Constitution(name=each.id, principles=(each,)) for each in everywhere]
-
-
-def _feedback(trial: Trial, policy: ModelSpec) -> ModelSpec:
-    if trial.feedback is not None:
-        name, _, adapter = trial.feedback.partition("+")
-        return ModelSpec(name=name.strip(), adapter=adapter.strip() or None)
-    return ModelSpec(name=EMBEDDED_NAME, adapter="feedback") if trial.model == EMBEDDED_NAME else policy

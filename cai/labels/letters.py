@@ -18,17 +18,17 @@ from constitution.schema import Principle
 
 Order: TypeAlias = Literal["first_second", "second_first"]
 ORDERS: tuple[Order, Order] = ("first_second", "second_first")
-_VARIANTS = tuple(f"{space}{letter}" for letter in LETTERS for space in (" ", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two answers to be compared under one principle."""
+    """Two answers to be compared under one principle. `labels` are what the judge calls them."""
 
     conversation: Conversation
     first: str
     second: str
     principle: Principle
+    labels: tuple[str, str] = LETTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ def compare(
 
 
 def comparison_request(each: Compared, order: Order) -> ScoreRequest:
-    """What the judge is asked about a pair in one order: which letter follows `COMPARISON_PREFIX`."""
+    """What the judge is asked about a pair in one order: which label follows `COMPARISON_PREFIX`."""
     replies = (each.first, each.second) if order == "first_second" else (each.second, each.first)
     return ScoreRequest(
-        messages=render_comparison(each.principle, each.conversation, *replies),
-        continuations=_VARIANTS,
+        messages=render_comparison(each.principle, each.conversation, *replies, each.labels),
+        continuations=tuple(f"{space}{label}" for label in each.labels for space in (" ", "")),
         response_prefix=COMPARISON_PREFIX,
     )
 
 
 def _letter_odds(logps: Sequence[float]) -> tuple[float, float] | RequestFailure:
-    """Log-odds of A against B, and the probability outside both, from the log-probabilities of `_VARIANTS`."""
+    """Log-odds of A against B, and the probability outside both, from the logps of A's two variants, then B's."""
     a, b = _log_sum(logps[:2]), _log_sum(logps[2:])
     if not math.isfinite(a - b):
         return RequestFailure("no_odds", "the labelling model gives a letter no probability at all")

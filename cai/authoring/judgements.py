@@ -1,0 +1,154 @@
+"""What the labelling model says of two replies under one principle, by either method of the labels.
+
+Asks through the labels' own code, so that a test of a principle is judged exactly as a pair of a run is. Every call is
+remembered in a run folder under the key of what determines it: model, rendered tokens and parameters, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cai.engines.base import (
+    Engine,
+    GenerationRequest,
+    GenerationResult,
+    RequestFailure,
+    ScoreRequest,
+    ScoreResult,
+)
+from cai.labels import Compared, Judged, VerdictOdds, compare, judge
+from cai.records import Method
+from cai.store import MemoisedEngine, RunFolder
+from constitution.messages import Conversation, user
+from constitution.rendering import LETTERS, render_comparison, render_critique
+from constitution.schema import Principle
+
+OnJudged: TypeAlias = Callable[[Method, int, int], None]
+"""(method, calls answered, calls in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Is `better` judged better than `worse`? `labels` are what the judge by letters calls the two replies."""
+
+    principle: Principle
+    prompt: str
+    better: str
+    worse: str
+    method: Method
+    labels: tuple[str, str] = LETTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All figures are log-odds in nats.
+
+    Args:
+        margin_nats: That `better` is better; the mean over both orders.
+        parts_nats: letters: the margin with `better` first, and with `better` second. pointwise: the log-odds that there is
+            nothing to change, of `better` and of `worse`, each judged alone; the margin is their difference.
+        grounds: pointwise: what the critique says of `better` and of `worse` before its verdict. Empty for letters.
+    """
+
+    margin_nats: float
+    parts_nats: tuple[float, float]
+    grounds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A judgement, or why there is none. `remembered`: no call had to be computed for it."""
+
+    outcome: Judgement | RequestFailure
+    remembered: bool
+
+    def preferred(self, min_margin_nats: float) -> int:
+        """1: `better`, −1: `worse`, 0: neither, because the margin is below the threshold or there is no judgement."""
+        if isinstance(self.outcome, RequestFailure) or abs(self.outcome.margin_nats) < min_margin_nats:
+            return 0
+        return (self.outcome.margin_nats > 0) - (self.outcome.margin_nats < 0)
+
+
+class Judge:
+    """A labelling model that remembers its calls in a run folder."""
+
+    def __init__(self, engine: Engine, folder: RunFolder, *, ground_tokens: int) -> None:
+        self._computing = _Watched(engine)
+        self._engine = MemoisedEngine(self._computing, folder)
+        self._ground_tokens = ground_tokens
+
+    def ask(self, questions: Sequence[Question], on_judged: OnJudged | None = None) -> list[Answer]:
+        """Judge every question, in the order given. A failed request fails its own question alone."""
+        outcomes: dict[int, Judgement | RequestFailure] = {}
+        for method, judged in (("pointwise", self._by_verdicts), ("letters", self._by_letters)):
+            numbers = [number for number, question in enumerate(questions) if question.method == method]
+            told = (lambda done, total, method=method: on_judged(method, done, total)) if on_judged else None
+            outcomes |= zip(numbers, judged([questions[number] for number in numbers], told), strict=True)
+        return [
+            Answer(outcomes[number], remembered=self._computing.asked.isdisjoint(_prompts(question)))
+            for number, question in enumerate(questions)
+        ]
+
+    def _by_letters(
+        self, questions: Sequence[Question], on_done: Callable[[int, int], None] | None
+    ) -> list[Judgement | RequestFailure]:
+        asked = [Compared((user(q.prompt),), q.better, q.worse, q.principle, q.labels) for q in questions]
+        with self._engine.stage("letters"):
+            found = compare(self._engine, asked, on_done=on_done)
+        return [
+            each if isinstance(each, RequestFailure) else Judgement(sum(each.margins_nats) / 2, each.margins_nats)
+            for each in found
+        ]
+
+    def _by_verdicts(
+        self, questions: Sequence[Question], on_done: Callable[[int, int], None] | None
+    ) -> list[Judgement | RequestFailure]:
+        # A reply that stands in several questions is judged once: a changed worse reply keeps its better one.
+        replies = {
+            (q.principle.id, q.prompt, reply): Judged((user(q.prompt),), reply, q.principle, "test/verdict/0")
+            for q in questions
+            for reply in (q.better, q.worse)
+        }
+        with self._engine.stage("pointwise"):
+            odds = judge(self._engine, list(replies.values()), ground_tokens=self._ground_tokens, on_done=on_done)
+        found = dict(zip(replies, odds, strict=True))
+        return [
+            _difference(found[q.principle.id, q.prompt, q.better], found[q.principle.id, q.prompt, q.worse]) for q in questions
+        ]
+
+
+def _difference(better: VerdictOdds | RequestFailure, worse: VerdictOdds | RequestFailure) -> Judgement | RequestFailure:
+    if isinstance(better, RequestFailure):
+        return better
+    if isinstance(worse, RequestFailure):
+        return worse
+    parts = (better.log_odds_nats, worse.log_odds_nats)
+    return Judgement(parts[0] - parts[1], parts, (better.ground, worse.ground))
+
+
+def _prompts(question: Question) -> list[Conversation]:
+    """Every conversation that the question makes the model read."""
+    conversation, replies = (user(question.prompt),), (question.better, question.worse)
+    if question.method == "pointwise":
+        return [render_critique(question.principle, conversation, reply) for reply in replies]
+    return [render_comparison(question.principle, conversation, *pair, question.labels) for pair in (replies, replies[::-1])]
+
+
+class _Watched:
+    """An engine that notes which conversations it had to read: under a memo, those that were not known yet."""
+
+    def __init__(self, inner: Engine) -> None:
+        self._inner = inner
+        self.fingerprint, self.context_tokens = inner.fingerprint, inner.context_tokens
+        self.count_tokens, self.request_key = inner.count_tokens, inner.request_key
+        self.asked: set[Conversation] = set()
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        self.asked.update(request.messages for request in requests)
+        return self._inner.generate(requests)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        self.asked.update(request.messages for request in requests)
+        return self._inner.score(requests)
