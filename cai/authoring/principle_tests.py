@@ -67,6 +67,21 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class CriticTally:
+    """pointwise: what the critique alone says. A fault that it passes over is never revised, however right the margin is.
+
+    Args:
+        faulted: Tests whose worse reply gets a fault.
+        kept: Tests in whose better reply there is nothing to change.
+        judged: Tests judged.
+    """
+
+    faulted: int
+    kept: int
+    judged: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConstitutionReport:
     """All results, in order of the constitution.
 
@@ -81,6 +96,15 @@ class ConstitutionReport:
     untested: tuple[str, ...]
     computed: int
     remembered: int
+
+    def critic(self) -> CriticTally:
+        """Over the pointwise judgements, whatever the margins."""
+        parts = [
+            each.answer.outcome.parts_nats
+            for each in self.tested
+            if each.method == "pointwise" and not isinstance(each.answer.outcome, RequestFailure)
+        ]
+        return CriticTally(sum(worse < 0 for _, worse in parts), sum(better > 0 for better, _ in parts), len(parts))
 
     def results(self) -> Counter[Result]:
         return Counter(each.result for each in self.tested)

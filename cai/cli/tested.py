@@ -59,6 +59,14 @@ def print_report(report: ConstitutionReport, *, model: str, seconds: float) -> N
         counted = tally(each for each in report.tested if each.method == method)
         others = [f"{n} {result.value}" for result, n in counted.counts.items() if n and result is not Result.PASSED]
         out.print(Text(f"{method}: {_share(counted)} passed{''.join(f', {each}' for each in others)}", style="bold"))
+    critic = report.critic()
+    if critic.judged:
+        out.print(
+            Text(
+                f"The critic finds a fault in {critic.faulted} of {critic.judged} worse replies, "
+                f"and nothing to change in {critic.kept} of {critic.judged} better ones"
+            )
+        )
     out.print(Text(f"{report.computed} judged, {report.remembered} from the cache, {seconds:.0f} s"))
 
 
@@ -135,6 +143,7 @@ def report_json(report: ConstitutionReport, *, model: str, min_margin_nats: floa
             {"method": method} | _tally_json([each for each in report.tested if each.method == method])
             for method in _methods(report)
         ],
+        "critic": dataclasses.asdict(report.critic()),
         "relations": _relation_rows(report),
         "untested": list(report.untested),
         "judged": report.computed,

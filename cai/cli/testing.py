@@ -79,7 +79,8 @@ def principle_tests(
         with opened_cache(cache, no_cache=no_cache) as folder:
             report = _judged(plan, chosen, margin, folder, metamorphic=metamorphic)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What is judged is kept; the same command goes on from here.", err=True)
+        kept = "" if no_cache else " What is judged is kept; the same command goes on from here."
+        typer.echo(f"\nInterrupted.{kept}", err=True)
         raise typer.Exit(130) from None
     seconds = time.monotonic() - started
     if junit is not None:

@@ -52,6 +52,25 @@ def test_swapping_a_comparison_swaps_the_answers_and_nothing_else(first: str, se
     assert f"{head}{second}\n\nReply B:\n{first}{tail}" in swapped.content
 
 
+def test_a_comparison_is_worded_as_it_always_was() -> None:
+    """Labelled runs and caches rest on these very bytes."""
+    (asked,) = render_comparison(KIND, ASKED, "On the shelf.", "No idea.")
+    assert asked.content == (
+        "Here are a conversation and two possible replies to its last turn. Judge by the principle at the end, and by nothing "
+        "else.\n\nConversation:\nHuman: Where is my hat?\n\nReply A:\nOn the shelf.\n\nReply B:\nNo idea.\n\n"
+        "Principle: Be kind.\nWhich reply follows the principle better? Answer with one letter, A or B."
+    )
+
+
+@pytest.mark.parametrize(("labels", "kind"), [(("X", "Y"), "letter"), (("1", "2"), "number")])
+def test_other_labels_change_the_names_of_the_replies_and_nothing_else(labels: tuple[str, str], kind: str) -> None:
+    (named,) = render_comparison(KIND, ASKED, "On the shelf.", "No idea.", labels)
+    (default,) = render_comparison(KIND, ASKED, "On the shelf.", "No idea.")
+    back = named.content.replace(f"one {kind}, {labels[0]} or {labels[1]}.", "one letter, A or B.")
+    assert back.replace(f"Reply {labels[0]}:", "Reply A:").replace(f"Reply {labels[1]}:", "Reply B:") == default.content
+    assert f"Answer with one {kind}, {labels[0]} or {labels[1]}." in named.content
+
+
 def _common_prefix(texts: list[str]) -> str:
     letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
     return "".join(column[0] for column in letters)

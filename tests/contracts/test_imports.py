@@ -52,6 +52,7 @@ RUN_MAIN = "import contextlib; from cai.cli import main\nwith contextlib.suppres
         ["check"],
         ["show", "--list"],
         ["show", "correct-false-claims", "--model", "none"],
+        ["test", "--principle", "nowhere"],
         ["config", "keys"],
         ["config", "show", "examples/demo.yaml"],
     ],
