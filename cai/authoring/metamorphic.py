@@ -19,7 +19,7 @@ from cai.records import Method
 
 BOTH: tuple[Method, ...] = ("pointwise", "letters")
 POLITE_PHRASE = "Thank you very much for your kind message."
-PADDING = (
+PADDING: tuple[str, ...] = (
     "Every sentence of a text is made of words, and every word of letters.",
     "Some things in the world are larger than others.",
     "What came before is earlier than what came after.",

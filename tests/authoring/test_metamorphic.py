@@ -18,9 +18,7 @@ from cai.records import Method
 from cai.store import RunFolder
 from constitution.schema import Constitution, Principle, PrincipleTest
 
-BETTER = (
-    "Water boils at 100 degrees at sea level, and at less than that on a mountain; so an egg takes longer there."
-)
+BETTER = "Water boils at 100 degrees at sea level, and at less than that on a mountain; so an egg takes longer there."
 WORSE = "Water always boils at 50 degrees."
 TEST = PrincipleTest(prompt="When does water boil?", better=BETTER, worse=WORSE)
 TRUE = Principle(id="true", principle="Say what is true.", tests=(TEST,))

@@ -10,12 +10,12 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 from checkpoints import make_checkpoint
-from conftest import Cai
 
 from cai.authoring.judgements import Answer, Judgement
 from cai.authoring.principle_tests import Case, CaseReport, ConstitutionReport, Result
 from cai.cli.tested import print_report
 from constitution.schema import Principle, PrincipleTest
+from tests.cli.conftest import Cai
 
 LONG = "A reply that is long enough for a sentence or two to be put behind the other one, so that padding has its chance."
 KIND: dict[str, Any] = {
