@@ -88,7 +88,7 @@ def padded(question: Question) -> Question | None:
     text, unused = question.worse, list(PADDING)
     while fitting := [each for each in PADDING if len(text) + 1 + len(each) <= len(question.better)]:
         if not set(fitting) & set(unused):
-            unused = fitting
+            unused = list(PADDING)
         longest = next(each for each in fitting if each in unused)
         unused.remove(longest)
         text = f"{text} {longest}"

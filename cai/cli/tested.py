@@ -49,7 +49,8 @@ def print_report(report: ConstitutionReport, *, model: str, seconds: float) -> N
         out.print(_relations(report))
         for each in report.tested:
             for check in each.checks:
-                if check.outcome in {Kept.BROKEN, Kept.ERROR}:
+                # Swapped replies are told of above, where the test is called position-biased.
+                if check.outcome in {Kept.BROKEN, Kept.ERROR} and check.relation.change is not None:
                     told = visible(explained_check(check, each.answer))
                     name = f"{each.case.name} ({each.method}), {check.relation.name}"
                     out.print(Text(f"  {check.outcome.value}: {name}: {told}", style="yellow"))

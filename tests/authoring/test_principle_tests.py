@@ -109,6 +109,7 @@ def test_nothing_judged_has_no_interval() -> None:
         ((1.0, 1.0), "letters", Result.PASSED),
         ((-1.0, -1.0), "letters", Result.FAILED),
         ((2.0, -1.0), "letters", Result.BIASED),
+        ((2.0, -0.01), "letters", Result.BIASED),  # as the labels' own figures count it: by the signs
         ((0.3, 0.0), "letters", Result.UNDECIDED),
         ((0.19, -0.19), "letters", Result.UNDECIDED),  # both orders say nothing: that is no bias
         ((0.2, 0.2), "letters", Result.PASSED),
