@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from cai.engines.base import (
@@ -71,6 +72,10 @@ class Answer:
         return (self.outcome.margin_nats > 0) - (self.outcome.margin_nats < 0)
 
 
+_OnDone: TypeAlias = Callable[[int, int], None]
+_Judging: TypeAlias = Callable[[Sequence[Question], _OnDone | None], list[Judgement | RequestFailure]]
+
+
 class Judge:
     """A labelling model that remembers its calls in a run folder."""
 
@@ -82,18 +87,17 @@ class Judge:
     def ask(self, questions: Sequence[Question], on_judged: OnJudged | None = None) -> list[Answer]:
         """Judge every question, in the order given. A failed request fails its own question alone."""
         outcomes: dict[int, Judgement | RequestFailure] = {}
-        for method, judged in (("pointwise", self._by_verdicts), ("letters", self._by_letters)):
+        by_method: dict[Method, _Judging] = {"pointwise": self._by_verdicts, "letters": self._by_letters}
+        for method, judged in by_method.items():
             numbers = [number for number, question in enumerate(questions) if question.method == method]
-            told = (lambda done, total, method=method: on_judged(method, done, total)) if on_judged else None
+            told = partial(on_judged, method) if on_judged else None
             outcomes |= zip(numbers, judged([questions[number] for number in numbers], told), strict=True)
         return [
             Answer(outcomes[number], remembered=self._computing.asked.isdisjoint(_prompts(question)))
             for number, question in enumerate(questions)
         ]
 
-    def _by_letters(
-        self, questions: Sequence[Question], on_done: Callable[[int, int], None] | None
-    ) -> list[Judgement | RequestFailure]:
+    def _by_letters(self, questions: Sequence[Question], on_done: _OnDone | None) -> list[Judgement | RequestFailure]:
         asked = [Compared((user(q.prompt),), q.better, q.worse, q.principle, q.labels) for q in questions]
         with self._engine.stage("letters"):
             found = compare(self._engine, asked, on_done=on_done)
@@ -102,9 +106,7 @@ class Judge:
             for each in found
         ]
 
-    def _by_verdicts(
-        self, questions: Sequence[Question], on_done: Callable[[int, int], None] | None
-    ) -> list[Judgement | RequestFailure]:
+    def _by_verdicts(self, questions: Sequence[Question], on_done: _OnDone | None) -> list[Judgement | RequestFailure]:
         # A reply that stands in several questions is judged once: a changed worse reply keeps its better one.
         replies = {
             (q.principle.id, q.prompt, reply): Judged((user(q.prompt),), reply, q.principle, "test/verdict/0")
@@ -130,10 +132,11 @@ def _difference(better: VerdictOdds | RequestFailure, worse: VerdictOdds | Reque
 
 def _prompts(question: Question) -> list[Conversation]:
     """Every conversation that the question makes the model read."""
-    conversation, replies = (user(question.prompt),), (question.better, question.worse)
+    conversation, better, worse = (user(question.prompt),), question.better, question.worse
     if question.method == "pointwise":
-        return [render_critique(question.principle, conversation, reply) for reply in replies]
-    return [render_comparison(question.principle, conversation, *pair, question.labels) for pair in (replies, replies[::-1])]
+        return [render_critique(question.principle, conversation, reply) for reply in (better, worse)]
+    orders = ((better, worse), (worse, better))
+    return [render_comparison(question.principle, conversation, first, second, question.labels) for first, second in orders]
 
 
 class _Watched:
