@@ -52,6 +52,7 @@ def load_constitution(paths: Sequence[str | Path], *, name: str | None = None) -
     return Constitution(
         name=name or " + ".join(part.name for part in parts)[:MAX_TEXT_CHARS],
         description="\n".join(part.description for part in parts if part.description)[:MAX_PROSE_CHARS],
+        source=parts[0].source if len(parts) == 1 else {},
         principles=tuple(principle for part in parts for principle in part.principles),
     )
 

@@ -18,6 +18,8 @@ Text: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_le
 Prose: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_PROSE_CHARS)]
 Slug: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
 ParameterName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$", max_length=40)]
+Source: TypeAlias = dict[ParameterName, Annotated[str, StringConstraints(max_length=MAX_PROSE_CHARS)]]
+"""Where an imported text comes from, and what its own format says that this one cannot; verbatim, so that it can be written back."""
 
 
 class _Frozen(BaseModel):
@@ -68,11 +70,12 @@ class Principle(_Frozen):
     )
     demonstrations: tuple[Demonstration, ...] = ()
     tests: tuple[PrincipleTest, ...] = ()
+    source: Source = Field(default_factory=Source, description="Set by `cai import`: what the other format says besides.")
 
     @property
     def fingerprint(self) -> str:
         """Hash of all that can reach a prompt or a draw; prose and tests are left out, so editing them re-runs nothing."""
-        return _digest(self.model_dump(mode="json", exclude={"rationale", "tests"}))
+        return _digest(self.model_dump(mode="json", exclude={"rationale", "tests", "source"}))
 
 
 class Constitution(_Frozen):
@@ -80,6 +83,7 @@ class Constitution(_Frozen):
 
     name: Text
     description: Prose = ""
+    source: Source = Field(default_factory=Source, description="Set by `cai import`: which file and format it comes from.")
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

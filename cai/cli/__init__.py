@@ -11,7 +11,23 @@ import warnings
 
 import typer
 
-from cai.cli import audit, check, compare, config_, demo, eval_, init, report_, run, show, testing, train, try_
+from cai.cli import (
+    audit,
+    check,
+    compare,
+    config_,
+    convert,
+    demo,
+    eval_,
+    import_,
+    init,
+    report_,
+    run,
+    show,
+    testing,
+    train,
+    try_,
+)
 
 app = typer.Typer(
     name="cai",
@@ -28,6 +44,8 @@ RUNS = "Whole runs"
 
 app.command("init", rich_help_panel=PRINCIPLES)(init.init)
 app.command("check", rich_help_panel=PRINCIPLES)(check.check)
+app.command("import", rich_help_panel=PRINCIPLES)(import_.import_)
+app.command("convert", rich_help_panel=PRINCIPLES)(convert.convert)
 app.command("show", rich_help_panel=PRINCIPLES)(show.show)
 app.command("test", rich_help_panel=PRINCIPLES)(testing.principle_tests)
 app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)

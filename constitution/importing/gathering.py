@@ -1,0 +1,193 @@
+"""Collects what a format's reader finds: principles that are sound, and everything that could not be carried over.
+
+Imported text is data: braces in it that jinja2 would read are escaped, so that it is rendered as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from constitution.documents import Path
+from constitution.explaining import explain
+from constitution.importing.findings import Fate, Loss, where
+from constitution.importing.naming import slug, telling, unused
+from constitution.importing.sources import Source
+from constitution.schema import MAX_PROSE_CHARS, Demonstration, Principle, PrincipleTest
+from constitution.templating import BadTemplateError, check_template
+
+TEMPLATED = ("principle", "critique_request", "revision_request", "preference_question")
+AS_GIVEN = "_as_given"
+"""Ends the `source` key that holds a text whose outer space a principle file does not keep."""
+
+NAME = "name"
+"""The `source` key of a principle's own name, where its id cannot be it."""
+
+_Entry = TypeVar("_Entry", PrincipleTest, Demonstration)
+_BRACES = re.compile(r"\{[{%#]")
+_KEY = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_KINDS: dict[object, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def inert(text: str) -> str:
+    """`text` as a template that renders to it: no brace in it is markup."""
+    return _BRACES.sub(lambda found: "{{ '" + found[0] + "' }}", text)
+
+
+def kind_of(value: object) -> str:
+    """What a value of JSON or YAML is, in words."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+@dataclass
+class Gathering:
+    """Begins empty; a format's reader fills it. `taken` are ids used already, in this file or in one read before it."""
+
+    source: Source
+    taken: set[str] = field(default_factory=set[str])
+    principles: list[Principle] = field(default_factory=list[Principle])
+    losses: list[Loss] = field(default_factory=list[Loss])
+    remarks: list[str] = field(default_factory=list[str])
+    entries: int = 0
+    name: str = ""
+    description: str = ""
+    about: dict[str, str] = field(default_factory=dict[str, str])
+    """What the file as a whole says besides; it becomes the constitution's `source`."""
+    original: object = None
+    """The data to compare with on the way back; by default that of the source."""
+
+    returns: bool = True
+    """Whether the format's writer can give such a file again."""
+
+    def lose(self, path: Path, what: str, fate: Fate) -> None:
+        place = self.source.place(path)
+        self.lose_at(place.line, place.column, what, fate, where(path))
+
+    def lose_at(self, line: int, column: int, what: str, fate: Fate, at: str = "") -> None:
+        self.losses.append(Loss(str(self.source.path), line, column, at, what, fate))
+
+    def text(self, path: Path, entry: Mapping[str, Any], key: str) -> str | None:
+        """A text that an entry has to have; None when it has not, and the entry is left out."""
+        value = entry.get(key)
+        if isinstance(value, str) and value.strip():
+            return value
+        if key not in entry:
+            self.lose(path, f"`{key}` is missing", Fate.ENTRY)
+        else:
+            told = "is empty" if isinstance(value, str) else f"is {kind_of(value)}, not a text"
+            self.lose((*path, key), f"`{key}` {told}", Fate.ENTRY)
+        return None
+
+    def objects(self, path: Path, entries: object) -> list[tuple[Path, Mapping[str, Any]]]:
+        """The entries of a list that are objects, each with its path; the others are left out."""
+        found: list[tuple[Path, Mapping[str, Any]]] = []
+        for index, entry in enumerate(cast("list[object]", entries) if isinstance(entries, list) else []):
+            self.entries += 1
+            if isinstance(entry, dict):
+                found.append(((*path, index), cast("Mapping[str, Any]", entry)))
+            else:
+                self.lose((*path, index), f"{kind_of(entry)} where an object is expected", Fate.ENTRY)
+        return found
+
+    def extras(
+        self, path: Path, entry: Mapping[str, Any], known: Set[str], unused_here: Set[str] = frozenset()
+    ) -> dict[str, str]:
+        """Keys that the format does not name, and those it names but nothing here uses: kept verbatim where they are texts."""
+        kept: dict[str, str] = {}
+        for key, value in entry.items():
+            if key in known:
+                continue
+            fits = isinstance(value, str) and len(value) <= MAX_PROSE_CHARS and _KEY.fullmatch(key) and key != NAME
+            if fits and not key.endswith(AS_GIVEN):
+                kept[key] = cast("str", value)
+                told = f"`{key}` means nothing here" if key in unused_here else f"`{key}` is no key of this format"
+                self.lose((*path, key), told, Fate.UNUSED)
+            else:
+                self.lose((*path, key), f"`{key}` ({kind_of(value)}) has no place in a principle file", Fate.PART)
+        return kept
+
+    def add(
+        self, path: Path, *, words: str, name: str | None = None, source: dict[str, str] | None = None, **given: Any
+    ) -> bool:
+        """Add a principle made of `given`, its texts escaped. Its id comes from `name`, else from `words`.
+
+        Returns:
+            Whether it was sound; if not, the reasons are in `losses`.
+        """
+        place = self.source.place(path)
+        return self.add_at(place.line, place.column, words=words, name=name, source=source, at=where(path), **given)
+
+    def add_at(
+        self,
+        line: int,
+        column: int,
+        *,
+        words: str,
+        name: str | None = None,
+        source: dict[str, str] | None = None,
+        at: str = "",
+        **given: Any,
+    ) -> bool:
+        """As `add`, for a place in a text."""
+        about = dict(source or {})
+        fields: dict[str, Any] = dict(given)
+        for key in TEMPLATED:
+            if isinstance(text := fields.get(key), str):
+                fields[key] = inert(text.strip())
+                if text != text.strip():
+                    about[key + AS_GIVEN] = text
+        wished = (slug(name) if name else "") or telling(words)
+        problems = list(_problems({"id": wished or "principle", "source": about, **fields}))
+        for problem in problems:
+            self.lose_at(line, column, problem, Fate.ENTRY, at)
+        if problems:
+            return False
+        identity = unused(wished, self.taken)
+        if name is not None and name != identity:
+            about[NAME] = name
+        if about:
+            fields["source"] = about
+        self.principles.append(Principle(id=identity, **fields))
+        return True
+
+    def test(self, path: Path, **given: str) -> PrincipleTest | None:
+        """A unit test of a principle, or None when a text does not fit."""
+        return self._checked(path, PrincipleTest, given)
+
+    def demonstration(self, path: Path, **given: str) -> Demonstration | None:
+        """A worked example, or None when a text does not fit."""
+        return self._checked(path, Demonstration, given)
+
+    def _checked(self, path: Path, model: type[_Entry], given: dict[str, str]) -> _Entry | None:
+        try:
+            return model(**given)
+        except ValidationError as error:
+            for _, problem, _ in explain(error):
+                self.lose(path, problem, Fate.ENTRY)
+            return None
+
+
+def _problems(fields: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    try:
+        Principle(**fields)
+    except ValidationError as error:
+        found += [problem for _, problem, _ in explain(error)]
+    for key in TEMPLATED:
+        try:
+            check_template(fields.get(key) or "", frozenset[str]())
+        except BadTemplateError as error:
+            found.append(f"`{key}`: {error.problem}")
+    return found

@@ -1,0 +1,113 @@
+"""Inverse Constitutional AI's annotated pairs: `{metadata, annotators, comparisons}`, version 2.
+
+An annotator of type `principle` is a principle; a comparison holds two responses and what each annotator prefers. Only votes
+that agree with the default annotator's can be tests: there both the rule and the people point the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from constitution.importing.findings import Fate
+from constitution.importing.gathering import Gathering
+from constitution.schema import MAX_TEXT_CHARS, PrincipleTest
+
+MAX_TESTS = 10
+"""Tests that one principle takes from the comparisons: each is judged twice whenever the principle is tested."""
+
+
+def holds_pairs(data: object) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("annotators"), dict) and isinstance(data.get("comparisons"), list)
+
+
+@dataclass
+class _Record:
+    """How one principle voted over all comparisons."""
+
+    decided: int = 0
+    agreed: int = 0
+    judged: int = 0
+    tests: list[PrincipleTest] = field(default_factory=list[PrincipleTest])
+
+    def prose(self, comparisons: int) -> str:
+        if not self.judged:
+            return ""
+        accuracy, relevance = self.agreed / self.judged, self.decided / comparisons
+        return (
+            f"Inverse CAI: it decided {self.decided} of {comparisons} comparisons, and in {self.agreed} of the {self.judged} that "
+            f"the default annotator decided too, both agreed (performance {(accuracy - 0.5) * relevance * 2:.2f})."
+        )
+
+
+def read_pairs(gathering: Gathering) -> None:
+    data = cast("Mapping[str, Any]", gathering.source.data)
+    annotators = cast("Mapping[str, object]", data["annotators"])
+    rules = {key: each for key, each in annotators.items() if isinstance(each, dict) and each.get("type") == "principle"}
+    metadata = cast("Mapping[str, object]", data["metadata"]) if isinstance(data.get("metadata"), dict) else {}
+    records = {key: _Record() for key in rules}
+    comparisons = gathering.objects(("comparisons",), data["comparisons"])
+    for _, comparison in comparisons:
+        _count(comparison, metadata.get("default_annotator"), records)
+    gathering.entries = len(annotators)
+    gathering.returns = False
+    for key, each in annotators.items():
+        if key not in rules:
+            gathering.lose(("annotators", key), "an annotator that is no principle", Fate.PART)
+            continue
+        path = ("annotators", key)
+        text = gathering.text(path, cast("Mapping[str, Any]", each), "description")
+        if text is None:
+            continue
+        optional: dict[str, Any] = {"rationale": records[key].prose(len(comparisons)), "tests": tuple(records[key].tests)}
+        fields = {name: value for name, value in optional.items() if value}
+        gathering.add(path, words=text, principle=text, source={"annotator": key}, **fields)
+    _tell(gathering, records, len(comparisons))
+
+
+def _count(comparison: Mapping[str, Any], default: object, records: Mapping[str, _Record]) -> None:
+    annotations = comparison.get("annotations")
+    if not isinstance(annotations, dict):
+        return
+    votes = cast("Mapping[object, object]", annotations)
+    people = _vote(votes.get(default))
+    for key, record in records.items():
+        vote = _vote(votes.get(key))
+        record.decided += vote is not None
+        record.judged += None not in {vote, people}
+        agrees = vote is not None and vote == people
+        record.agreed += agrees
+        test = _test(comparison, vote) if agrees and len(record.tests) < MAX_TESTS else None
+        if test is not None:
+            record.tests.append(test)
+
+
+def _vote(annotation: object) -> str | None:
+    preferred: object = annotation.get("pref") if isinstance(annotation, dict) else None
+    return preferred if preferred in {"a", "b"} and isinstance(preferred, str) else None
+
+
+def _test(comparison: Mapping[str, Any], better: str) -> PrincipleTest | None:
+    responses = {letter: comparison.get(f"response_{letter}") for letter in ("a", "b")}
+    texts = {letter: each.get("text") if isinstance(each, dict) else None for letter, each in responses.items()}
+    prompt, good, bad = comparison.get("prompt"), texts[better], texts["b" if better == "a" else "a"]
+    if all(isinstance(text, str) and text.strip() and len(text) <= MAX_TEXT_CHARS for text in (prompt, good, bad)):
+        return PrincipleTest(prompt=cast("str", prompt), better=cast("str", good), worse=cast("str", bad))
+    return None
+
+
+def _tell(gathering: Gathering, records: Mapping[str, _Record], comparisons: int) -> None:
+    agreed, tests = (
+        (sum(count) for count in zip(*((r.agreed, len(r.tests)) for r in records.values()), strict=True)) if records else (0, 0)
+    )
+    votes = sum(record.decided for record in records.values())
+    gathering.lose(
+        ("comparisons",),
+        f"{comparisons} comparisons with {votes} votes of principles: {tests} became tests (at most {MAX_TESTS} a principle, of the "
+        f"{agreed} that agree with the default annotator and have a prompt and two replies of at most {MAX_TEXT_CHARS} characters)",
+        Fate.PART,
+    )
+    gathering.remarks.append(
+        "The tests are votes of Inverse CAI's model that agree with the default annotator: look through them."
+    )
