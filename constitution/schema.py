@@ -19,7 +19,7 @@ Prose: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_l
 Slug: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
 ParameterName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$", max_length=40)]
 Source: TypeAlias = dict[ParameterName, Annotated[str, StringConstraints(max_length=MAX_PROSE_CHARS)]]
-"""Where an imported text comes from, and what its own format says that this one cannot; verbatim, so that it can be written back."""
+"""Where an imported text comes from, and what its own format says besides; verbatim, so that it can be written back."""
 
 
 class _Frozen(BaseModel):

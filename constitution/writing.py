@@ -23,10 +23,7 @@ def principle_file(constitution: Constitution) -> str:
     for principle in data["principles"]:
         if float(principle.get("weight", 0.5)).is_integer():
             principle["weight"] = int(principle["weight"])
-    text = cast(
-        "str",
-        yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False),
-    )
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False)
     # Before `principles:` every line of a block is indented, so the line stands once.
     head, _, body = text.partition("\n" + _PRINCIPLES)
     first, *others = body.split("\n  - id: ")
@@ -37,7 +34,7 @@ class _Dumper(yaml.SafeDumper):
     """Lists are indented below their key; texts get the style they read best in."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002 - PyYAML's own
-        return cast("Any", super()).increase_indent(flow, False)
+        return cast("Any", super()).increase_indent(flow, indentless=False)
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's own
         return True
@@ -45,11 +42,13 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
-    if "\n" in text:
+    if text != text.strip():
+        pass  # a block does not show where it begins and ends
+    elif "\n" in text:
         style = "|"
     elif len(text) > _FOLD_FROM and "  " not in text:
         style = ">"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=cast("Any", style))
+    return cast("yaml.ScalarNode", cast("Any", dumper).represent_scalar("tag:yaml.org,2002:str", text, style=style))
 
 
 _Dumper.add_representer(str, _text)

@@ -19,7 +19,7 @@ def convert(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; printed when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists already.")] = False,
 ) -> None:
-    """Write principles in another system's format, the way back from `cai import`. What it has no place for is told on stderr."""
+    """Write principles in another system's format, the way back from `cai import`; what it cannot say is told on stderr."""
     from cai.cli.terminal import visible
     from cai.errors import CaiError
     from constitution.importing import WRITABLE, export_text, unsaid

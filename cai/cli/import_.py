@@ -40,8 +40,10 @@ def import_(
     formats: Annotated[bool, typer.Option("--formats", help="List the known formats instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, with every loss.")] = False,
 ) -> None:
-    """Turn another system's principles into principle files. Tells exactly what could not be carried over (exit code 3 if entries
-    were left out); `cai convert` goes the other way."""
+    """Turn another system's principles into principle files, and tell exactly what could not be carried over.
+
+    Exit code 3 if entries were left out. `cai convert` goes the other way.
+    """
     from cai.cli.terminal import visible
 
     if formats:

@@ -1,7 +1,7 @@
 """Other people's principles → principle files, and back. What cannot be carried over is told, each with its place.
 
-A format's reader gives principles; its writer gives the format's own data again. `import_file` compares the two, so that what is
-said of the way back is measured on the very file, not promised.
+A format's reader gives principles; its writer gives the format's own data again. `way_back` compares the two, so that what is
+said of it is measured on the very file.
 """
 
 from constitution.importing.findings import Fate, Imported, Loss

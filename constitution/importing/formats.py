@@ -28,7 +28,7 @@ Form: TypeAlias = Literal["json", "lines", "text"]
 
 @dataclass(frozen=True)
 class Format:
-    """One format. `says` are the fields of a principle that it can write; `needs` is one without which there is nothing to write."""
+    """One format. `says`: the fields of a principle that it can write; without `needs` there is nothing to write."""
 
     name: str
     title: str
@@ -174,5 +174,4 @@ def find_format(source: Source) -> Format:
 
 
 def _is_principle_file(source: Source) -> bool:
-    data: object = source.data
-    return isinstance(data, dict) and isinstance(data.get("principles"), list)
+    return isinstance(source.mapping.get("principles"), list)

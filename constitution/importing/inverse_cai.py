@@ -1,6 +1,6 @@
-"""Results of Inverse Constitutional AI (icai): principles found in preferences.
+r"""Results of Inverse Constitutional AI (icai): principles found in preferences.
 
-Three of its files hold principles alone: the constitution (`060_…`, one text `1. …\\n2. …`), a list of texts (`011_…`, `050_…`)
+Three of its files hold principles alone: the constitution (`060_…`, one text `1. …\n2. …`), a list of texts (`011_…`, `050_…`)
 and an object of number → text (`030_…`). The annotated pairs (`070_…`, version 2) also hold how every principle voted: what it
 agreed with people on becomes its tests, and its record its rationale.
 """
@@ -8,7 +8,6 @@ agreed with people on becomes its tests, and its record its rationale.
 from __future__ import annotations
 
 import re
-from typing import cast
 
 from constitution.importing.exporting import given, is_from, name_of
 from constitution.importing.findings import Fate
@@ -25,32 +24,30 @@ _NUMBER = re.compile(r"(?:\A|\n)(\d+)\. ")
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
+    data = source.data
     if isinstance(data, str):
         return data.startswith("1. ")
-    if isinstance(data, dict):
-        keyed = cast("dict[str, object]", data)
-        return holds_pairs(data) or (
-            bool(keyed) and all(key.isdecimal() and isinstance(text, str) for key, text in keyed.items())
-        )
-    return isinstance(data, list) and bool(data) and all(_is_rule(each) for each in cast("list[object]", data))
+    if source.mapping:
+        keyed = all(key.isdecimal() and isinstance(text, str) for key, text in source.mapping.items())
+        return keyed or holds_pairs(source)
+    return bool(source.rows) and all(_is_rule(row) for row in source.rows)
 
 
 def read(gathering: Gathering) -> None:
-    data: object = gathering.source.data
-    if isinstance(data, dict) and holds_pairs(cast("object", data)):
+    source = gathering.source
+    if holds_pairs(source):
         read_pairs(gathering)
-    elif isinstance(data, dict):
-        gathering.about[_SHAPE] = _BY_NUMBER
-        for number, text in cast("dict[str, object]", data).items():
-            _add(gathering, (number,), text, number)
-    elif isinstance(data, str):
+    elif isinstance(source.data, str):
         gathering.about[_SHAPE] = _NUMBERED
-        _, *parts = _NUMBER.split(data)
+        _, *parts = _NUMBER.split(source.data)
         for text in parts[1::2]:
             _add(gathering, (), text)
+    elif source.mapping:
+        gathering.about[_SHAPE] = _BY_NUMBER
+        for number, text in source.mapping.items():
+            _add(gathering, (number,), text, number)
     else:
-        for index, text in enumerate(cast("list[object]", data)):
+        for index, text in enumerate(source.rows):
             _add(gathering, (index,), text)
 
 

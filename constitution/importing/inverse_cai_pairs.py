@@ -12,14 +12,15 @@ from typing import Any, cast
 
 from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering
+from constitution.importing.sources import Source
 from constitution.schema import MAX_TEXT_CHARS, PrincipleTest
 
 MAX_TESTS = 10
 """Tests that one principle takes from the comparisons: each is judged twice whenever the principle is tested."""
 
 
-def holds_pairs(data: object) -> bool:
-    return isinstance(data, dict) and isinstance(data.get("annotators"), dict) and isinstance(data.get("comparisons"), list)
+def holds_pairs(source: Source) -> bool:
+    return isinstance(source.mapping.get("annotators"), dict) and isinstance(source.mapping.get("comparisons"), list)
 
 
 @dataclass
@@ -36,16 +37,16 @@ class _Record:
             return ""
         accuracy, relevance = self.agreed / self.judged, self.decided / comparisons
         return (
-            f"Inverse CAI: it decided {self.decided} of {comparisons} comparisons, and in {self.agreed} of the {self.judged} that "
-            f"the default annotator decided too, both agreed (performance {(accuracy - 0.5) * relevance * 2:.2f})."
+            f"Inverse CAI: it decided {self.decided} of {comparisons} comparisons, and agreed with the default annotator in "
+            f"{self.agreed} of the {self.judged} that both decided (performance {(accuracy - 0.5) * relevance * 2:.2f})."
         )
 
 
 def read_pairs(gathering: Gathering) -> None:
-    data = cast("Mapping[str, Any]", gathering.source.data)
+    data = gathering.source.mapping
     annotators = cast("Mapping[str, object]", data["annotators"])
-    rules = {key: each for key, each in annotators.items() if isinstance(each, dict) and each.get("type") == "principle"}
-    metadata = cast("Mapping[str, object]", data["metadata"]) if isinstance(data.get("metadata"), dict) else {}
+    rules = {key: each for key, each in annotators.items() if _object(each).get("type") == "principle"}
+    metadata = _object(data.get("metadata"))
     records = {key: _Record() for key in rules}
     comparisons = gathering.objects(("comparisons",), data["comparisons"])
     for _, comparison in comparisons:
@@ -67,30 +68,27 @@ def read_pairs(gathering: Gathering) -> None:
 
 
 def _count(comparison: Mapping[str, Any], default: object, records: Mapping[str, _Record]) -> None:
-    annotations = comparison.get("annotations")
-    if not isinstance(annotations, dict):
-        return
-    votes = cast("Mapping[object, object]", annotations)
-    people = _vote(votes.get(default))
+    votes = _object(comparison.get("annotations"))
+    people = _vote(votes.get(str(default)))
     for key, record in records.items():
         vote = _vote(votes.get(key))
         record.decided += vote is not None
         record.judged += None not in {vote, people}
-        agrees = vote is not None and vote == people
-        record.agreed += agrees
-        test = _test(comparison, vote) if agrees and len(record.tests) < MAX_TESTS else None
-        if test is not None:
+        if vote is None or vote != people:
+            continue
+        record.agreed += 1
+        test = _test(comparison, vote)
+        if test is not None and len(record.tests) < MAX_TESTS:
             record.tests.append(test)
 
 
 def _vote(annotation: object) -> str | None:
-    preferred: object = annotation.get("pref") if isinstance(annotation, dict) else None
-    return preferred if preferred in {"a", "b"} and isinstance(preferred, str) else None
+    preferred = _object(annotation).get("pref")
+    return preferred if isinstance(preferred, str) and preferred in {"a", "b"} else None
 
 
 def _test(comparison: Mapping[str, Any], better: str) -> PrincipleTest | None:
-    responses = {letter: comparison.get(f"response_{letter}") for letter in ("a", "b")}
-    texts = {letter: each.get("text") if isinstance(each, dict) else None for letter, each in responses.items()}
+    texts = {letter: _object(comparison.get(f"response_{letter}")).get("text") for letter in ("a", "b")}
     prompt, good, bad = comparison.get("prompt"), texts[better], texts["b" if better == "a" else "a"]
     if all(isinstance(text, str) and text.strip() and len(text) <= MAX_TEXT_CHARS for text in (prompt, good, bad)):
         return PrincipleTest(prompt=cast("str", prompt), better=cast("str", good), worse=cast("str", bad))
@@ -98,16 +96,18 @@ def _test(comparison: Mapping[str, Any], better: str) -> PrincipleTest | None:
 
 
 def _tell(gathering: Gathering, records: Mapping[str, _Record], comparisons: int) -> None:
-    agreed, tests = (
-        (sum(count) for count in zip(*((r.agreed, len(r.tests)) for r in records.values()), strict=True)) if records else (0, 0)
-    )
+    agreed, tests = sum(record.agreed for record in records.values()), sum(len(record.tests) for record in records.values())
     votes = sum(record.decided for record in records.values())
-    gathering.lose(
-        ("comparisons",),
-        f"{comparisons} comparisons with {votes} votes of principles: {tests} became tests (at most {MAX_TESTS} a principle, of the "
-        f"{agreed} that agree with the default annotator and have a prompt and two replies of at most {MAX_TEXT_CHARS} characters)",
-        Fate.PART,
+    what = (
+        f"{comparisons} comparisons with {votes} votes, {agreed} of them as the default annotator's: {tests} became tests"
     )
+    limits = f"at most {MAX_TESTS} a principle, with a prompt and replies of at most {MAX_TEXT_CHARS} characters"
+    gathering.lose(("comparisons",), f"{what} ({limits})", Fate.PART)
     gathering.remarks.append(
         "The tests are votes of Inverse CAI's model that agree with the default annotator: look through them."
     )
+
+
+def _object(value: object) -> Mapping[str, object]:
+    """The value where it is an object; else nothing."""
+    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

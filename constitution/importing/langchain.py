@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import ast
-from typing import cast
 
 from constitution.errors import ConstitutionError, PrincipleFileError
 from constitution.importing.exporting import critique_of, extras_of, name_of, revision_of
@@ -25,9 +24,7 @@ _KEYS = frozenset({"name", *_REQUESTS})
 def recognise(source: Source) -> bool:
     if source.kind is Kind.PYTHON:
         return _CLASS in source.text
-    data: object = source.data
-    entries = [each for each in cast("list[object]", data) if isinstance(each, dict)] if isinstance(data, list) else []
-    return any("critique_request" in entry and "revision_request" in entry for entry in entries)
+    return any("critique_request" in entry and "revision_request" in entry for entry in source.objects)
 
 
 def read(gathering: Gathering) -> None:

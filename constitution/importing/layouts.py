@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 Indent: TypeAlias = int | str | None
 _INDENTS: dict[str, Indent] = {"one line": None, "indent 1": 1, "indent 2": 2, "indent 4": 4, "indent tab": "\t"}
@@ -21,7 +21,7 @@ class Layout:
 
     def text(self, data: object) -> str:
         """`data` as a JSON text; a list as one value a line where `lines`."""
-        rows = data if self.lines and isinstance(data, list) else [data]
+        rows = cast("list[object]", data) if self.lines and isinstance(data, list) else [data]
         texts = [json.dumps(row, indent=_INDENTS[self.indent], ensure_ascii=self.escaped) for row in rows]
         return "\n".join(texts) + "\n" * self.newline
 

@@ -8,7 +8,6 @@ principle whose two requests it uses. There, all chats stand before every princi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, cast
@@ -32,12 +31,11 @@ _FEWEST_TURNS = 6
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    return isinstance(data, dict) and isinstance(data.get("constitutions"), list)
+    return isinstance(source.mapping.get("constitutions"), list)
 
 
 def read(gathering: Gathering) -> None:
-    data = cast("Mapping[str, Any]", gathering.source.data)
+    data = gathering.source.mapping
     gathering.remarks.append(NO_RULE)
     for key in data.keys() - {"constitutions", "system_chat"}:
         gathering.lose((key,), f"`{key}` is no key of this format", Fate.PART)
@@ -115,16 +113,14 @@ def _examples(gathering: Gathering, chats: list[object]) -> dict[int, _Example]:
 
 
 def _is_example(chat: object) -> bool:
-    if not isinstance(chat, list) or len(chat) < _FEWEST_TURNS or len(chat) % 2:
-        return False
-    turns = cast("list[object]", chat)
-    return all(
-        isinstance(turn, dict)
-        and turn.keys() == {"role", "content"}
-        and turn["role"] == role
-        and isinstance(turn["content"], str)
-        for turn, role in zip(turns, cycle(("user", "assistant")), strict=False)
-    )
+    turns = cast("list[object]", chat) if isinstance(chat, list) else []
+    roles = cycle(("user", "assistant"))
+    return len(turns) >= _FEWEST_TURNS and len(turns) % 2 == 0 and all(map(_is_turn, turns, roles))
+
+
+def _is_turn(turn: object, role: str) -> bool:
+    entry = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
+    return entry.keys() == {"role", "content"} and entry["role"] == role and isinstance(entry["content"], str)
 
 
 def _keep_the_rest(gathering: Gathering, chats: list[object], examples: dict[int, _Example], shown: dict[int, str]) -> None:
@@ -141,7 +137,7 @@ def _keep_the_rest(gathering: Gathering, chats: list[object], examples: dict[int
         gathering.lose(("system_chat", number), f"the chat {own}", Fate.UNUSED)
     if kept:
         gathering.about[_OTHER_CHATS] = json.dumps(kept, ensure_ascii=False)
-    if chats or "system_chat" in gathering.source.data:
+    if chats or "system_chat" in gathering.source.mapping:
         gathering.about[_ORDER] = " ".join(shown.get(number, "-") for number in range(len(chats)))
 
 

@@ -16,7 +16,7 @@ from constitution.schema import MAX_PROSE_CHARS, Constitution
 NAME = "markdown-list"
 _MARKER = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s+")
 _USUAL = "- "
-_BEFORE, _AFTER, _MARK, _SECTION = "before", "after", "marker", "section"
+_BEFORE, _AFTER, _MARK, _WRITTEN, _SECTION = "before", "after", "marker", "as_written", "section"
 
 
 def recognise(source: Source) -> bool:
@@ -45,12 +45,13 @@ def read(gathering: Gathering) -> None:
         )
         for item in section.items:
             gathering.entries += 1
-            about = _layout(lines, item, done)
-            done = _last(lines, item)
+            last = _last(lines, item)
+            about = _layout(lines, item, done, last)
+            done = last
             if section.heading and section.heading != gathering.name:
                 about[_SECTION] = section.heading
             _add(gathering, section, item, about)
-    after = "\n".join(lines[done:])
+    after = "".join(f"\n{line}" for line in lines[done:])
     if after != "\n" and len(after) <= MAX_PROSE_CHARS:
         gathering.about[_AFTER] = after
     gathering.original = shape_of(gathering.source.text)
@@ -62,10 +63,10 @@ def write(constitution: Constitution) -> str:
     for number, principle in enumerate(constitution.principles):
         about = principle.source if ours else {}
         text += about.get(_BEFORE, "" if number == 0 else "\n")
-        marker = about.get(_MARK, _USUAL)
-        text += marker + (given(principle, "principle") or principle_text(principle)).replace("\n", " ")
-        if principle.rationale:
-            text += "\n" + textwrap.indent(principle.rationale, " " * len(marker))
+        rule = (given(principle, "principle") or principle_text(principle)).replace("\n", " ")
+        as_written = about.get(_WRITTEN, "")
+        still = as_written and _says(as_written) == (rule, principle.rationale)
+        text += as_written if still else _bullet(about.get(_MARK, _USUAL), rule, principle.rationale)
     return text + constitution.source.get(_AFTER, "\n") if ours else text + "\n"
 
 
@@ -88,8 +89,18 @@ def _add(gathering: Gathering, section: Section, item: Item, about: dict[str, st
     )
 
 
-def _layout(lines: list[str], item: Item, done: int) -> dict[str, str]:
-    """What stands between the last item and this one, and this one's marker, where they are not the usual ones."""
+def _bullet(marker: str, rule: str, rationale: str) -> str:
+    return f"{marker}{rule}" + (f"\n{textwrap.indent(rationale, ' ' * len(marker))}" if rationale else "")
+
+
+def _says(bullet: str) -> tuple[str, str] | None:
+    """The rule and the rationale of a text that is one item; None when it is none."""
+    items = [item for section in read_outline(bullet).sections for item in section.items]
+    return (items[0].text.strip(), items[0].rest.strip()) if len(items) == 1 else None
+
+
+def _layout(lines: list[str], item: Item, done: int, last: int) -> dict[str, str]:
+    """What stands between the last item and this one, and how this one is written, where that is not the usual way."""
     before = "\n".join([*([""] if done else []), *lines[done : item.line - 1], ""]) if done or item.line > 1 else ""
     marker = _MARKER.match(lines[item.line - 1])
     about: dict[str, str] = {}
@@ -97,6 +108,9 @@ def _layout(lines: list[str], item: Item, done: int) -> dict[str, str]:
         about[_BEFORE] = before
     if marker and marker[0] != _USUAL:
         about[_MARK] = marker[0]
+    as_written = "\n".join(lines[item.line - 1 : last])
+    if as_written != _bullet(marker[0] if marker else _USUAL, item.text, item.rest) and len(as_written) <= MAX_PROSE_CHARS:
+        about[_WRITTEN] = as_written
     return about
 
 

@@ -9,12 +9,17 @@ FALLBACK = "principle"
 MAX_CHARS = 70
 _WORDS_OF_A_TEXT = 5
 _SAYS_LITTLE = frozenset(
-    """a about above after all also an and any anything are as assistant assistants at be because been being but by can choose
-    claude claudes compare conversation could did discuss do does each especially explain for from give good has have how human
-    humans identify if in into is it its last least less like may model models more most not note of on or other out please point
-    preceding previous question read reply response responses revise rewrite s said say select should so something specific such
-    take than that the their them these they this those to uses ve very was ways we were what which who will with without would
-    write you your""".split()
+    re.findall(
+        r"\w+",
+        """
+    a about above after all also an and any anything are as assistant assistants at be because been being but by can choose
+    claude claudes compare conversation could did discuss do does each especially explain for from give good has have how
+    human humans identify if in into is it its last least less like may model models more most not note of on or other out
+    please point preceding previous question read reply response responses revise rewrite s said say select should so
+    something specific such take than that the their them these they this those to uses ve very was ways we were what which
+    who will with without would write you your
+    """,
+    )
 )
 """Words that nearly every principle holds, and so tell none of them from the others."""
 

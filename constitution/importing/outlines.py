@@ -46,7 +46,7 @@ class Block:
 
 @dataclass
 class Section:
-    """What stands below one heading and above the next. `above` are the headings it lies under; level 0 is the text before all."""
+    """What stands below one heading and above the next. `above`: the headings it lies under; level 0: the text before all."""
 
     level: int
     heading: str

@@ -1,8 +1,8 @@
 """The paper's comparisons of two replies: its HHH evaluations (JSON lines) and the examples for its preference model.
 
-Rows are `{prompt, corrects, incorrects, text_correct?, text_incorrect?}`. In the evaluations the prompt holds the conversation, a
-rule, and two options ` (A) [[[…]]]`, and `corrects` names one of them: `[" (A)"]`. In the examples the prompt is the conversation
-alone, and `corrects` and `incorrects` are the replies. Each row becomes a test of the rule it states.
+Rows are `{prompt, corrects, incorrects, text_correct?, text_incorrect?}`. In the evaluations the prompt holds the conversation,
+a rule, and two options ` (A) [[[…]]]`, and `corrects` names one of them: `[" (A)"]`. In the examples the prompt is the
+conversation alone, and `corrects` and `incorrects` are the replies. Each row becomes a test of the rule it states.
 """
 
 from __future__ import annotations
@@ -35,14 +35,12 @@ _ROW = frozenset({"prompt", "corrects", "incorrects", "text_correct", "text_inco
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    entries = [each for each in cast("list[object]", data) if isinstance(each, dict)] if isinstance(data, list) else []
-    return any({"prompt", "corrects", "incorrects"} <= entry.keys() for entry in entries)
+    return any({"prompt", "corrects", "incorrects"} <= entry.keys() for entry in source.objects)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One comparison. `correct` is the letter of the better reply, or "" where the row has no options; `lead` stands before all."""
+    """One comparison. `correct` is the letter of the better reply, "" where there are no options; `lead` stands before all."""
 
     rule: str
     lead: str

@@ -1,6 +1,7 @@
-"""The Constitutional AI paper's critique and revision requests (`CritiqueRevisionInstructions.json`).
+r"""The Constitutional AI paper's critique and revision requests (`CritiqueRevisionInstructions.json`).
 
-An object of name → `{"prompt": ["\\n\\nCritiqueRequest: …\\n\\nCritique:"], "edit_request": "\\n\\nRevisionRequest: …\\n\\nRevision:"}`.
+An object of name → `{"prompt": ["\n\nCritiqueRequest: …\n\nCritique:"], "edit_request": …}`, the latter
+`"\n\nRevisionRequest: …\n\nRevision:"`.
 """
 
 from __future__ import annotations
@@ -24,19 +25,18 @@ NO_RULE = (
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    return (
-        isinstance(data, dict)
-        and bool(data)
-        and all(isinstance(each, dict) and "edit_request" in each for each in data.values())
-    )
+    entries = source.mapping.values()
+    return any(isinstance(each, dict) and "edit_request" in each for each in entries)
 
 
 def read(gathering: Gathering) -> None:
-    data = cast("Mapping[str, Any]", gathering.source.data)
     gathering.remarks.append(NO_RULE)
-    for name, entry in data.items():
+    for name, entry in gathering.source.mapping.items():
         gathering.entries += 1
+        if not isinstance(entry, dict):
+            gathering.lose((name,), f"{kind_of(entry)} where an object is expected", Fate.ENTRY)
+            continue
+        entry = cast("Mapping[str, Any]", entry)
         critique, revision = _critique(gathering, (name,), entry), _request(gathering, (name,), entry, "edit_request", REVISION)
         if critique is None or revision is None:
             continue
@@ -62,9 +62,9 @@ def write(constitution: Constitution) -> object:
 
 
 def _critique(gathering: Gathering, path: Path, entry: Mapping[str, Any]) -> str | None:
-    prompts = entry.get("prompt")
+    prompts: object = entry.get("prompt")
     if not isinstance(prompts, list) or not prompts:
-        gathering.lose(path, f"`prompt` is {kind_of(prompts)} where a list of texts is expected", Fate.ENTRY)
+        gathering.lose(path, f"`prompt` is {kind_of(cast('object', prompts))} where a list of texts is expected", Fate.ENTRY)
         return None
     for index in range(1, len(cast("list[object]", prompts))):
         gathering.lose((*path, "prompt", index), "a second wording of the critique request", Fate.PART)

@@ -1,13 +1,13 @@
-"""The paper's worked examples of critique and revision (`CritiqueRevisionFewShotPrompts.json`): a list of transcripts.
+r"""The paper's worked examples of critique and revision (`CritiqueRevisionFewShotPrompts.json`): a list of transcripts.
 
-`\\n\\nHuman: … \\n\\nAssistant: … \\n\\nCritiqueRequest: … \\n\\nCritique: … \\n\\nRevisionRequest: … \\n\\nRevision: …`, mostly with
-`\\n\\nHuman:` at the end, the separator to the next. Examples with the same two requests become one principle's demonstrations.
+`\n\nHuman: … \n\nAssistant: … \n\nCritiqueRequest: … \n\nCritique: … \n\nRevisionRequest: … \n\nRevision: …`, mostly with
+`\n\nHuman:` at the end, the separator to the next. Examples with the same two requests become one principle's demonstrations.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from constitution.importing import transcripts
 from constitution.importing.exporting import critique_of, is_from, revision_of
@@ -26,9 +26,7 @@ _UNSEPARATED = "without_separator"
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    texts = [each for each in cast("list[object]", data) if isinstance(each, str)] if isinstance(data, list) else []
-    return bool(texts) and any(PARTS[0] in text for text in texts)
+    return any(PARTS[0] in text for text in source.texts)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class _Example:
 def read(gathering: Gathering) -> None:
     gathering.remarks.append(NO_RULE)
     examples: list[tuple[int, _Example]] = []
-    for index, text in enumerate(cast("list[object]", gathering.source.data)):
+    for index, text in enumerate(gathering.source.rows):
         gathering.entries += 1
         example = _example(gathering, index, text)
         if example is not None:
@@ -52,7 +50,7 @@ def read(gathering: Gathering) -> None:
     shown: dict[int, str] = {}
     for (critique, revision), group in groups.items():
         demonstrations = tuple(example.demonstration for _, example in group)
-        fields = {"principle": revision, "critique_request": critique, "revision_request": revision}
+        fields: dict[str, Any] = {"principle": revision, "critique_request": critique, "revision_request": revision}
         if gathering.add((group[0][0],), words=critique, demonstrations=demonstrations, **fields):
             shown |= {index: gathering.principles[-1].id for index, _ in group}
     gathering.about[_ORDER] = " ".join(shown[index] for index in sorted(shown))
@@ -90,7 +88,7 @@ def _example(gathering: Gathering, index: int, text: object) -> _Example | None:
     exchange, critique_request, critique, revision_request = pieces
     conversation, found, draft = exchange.rpartition(ASSISTANT)
     prompt = prompt_of(conversation)
-    if not found or prompt is None or any(part in rest for part in PARTS):
+    if not found or prompt is None or any(part in piece for part in PARTS for piece in (*pieces, rest)):
         gathering.lose(
             (index,), "one conversation from 'Human:' to 'Assistant:' is expected, then the four parts, once each", Fate.ENTRY
         )

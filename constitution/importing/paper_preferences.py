@@ -1,11 +1,9 @@
-"""The paper's preference principles (`RLMadisonInstructions.json`): a list of `"\\n<principle> Options:"`."""
+r"""The paper's preference principles (`RLMadisonInstructions.json`): a list of `"\n<principle> Options:"`."""
 
 from __future__ import annotations
 
-from typing import cast
-
-from constitution.importing.findings import Fate
 from constitution.importing.exporting import given
+from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering, kind_of
 from constitution.importing.sources import Source
 from constitution.rendering import principle_text
@@ -15,13 +13,11 @@ BEFORE, AFTER = "\n", " Options:"
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    texts = [each for each in cast("list[object]", data) if isinstance(each, str)] if isinstance(data, list) else []
-    return bool(texts) and all(text.endswith(AFTER) for text in texts)
+    return bool(source.texts) and all(text.endswith(AFTER) for text in source.texts)
 
 
 def read(gathering: Gathering) -> None:
-    for index, text in enumerate(cast("list[object]", gathering.source.data)):
+    for index, text in enumerate(gathering.source.rows):
         gathering.entries += 1
         if not isinstance(text, str):
             gathering.lose((index,), f"{kind_of(text)} where a text is expected", Fate.ENTRY)

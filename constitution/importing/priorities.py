@@ -1,7 +1,7 @@
 """The priority order of a document: a numbered list that is said to be one, and the sections that its items are about.
 
-Of k priorities the first gives its sections the weight k, the last 1: a principle of the first is drawn k times as often as one of
-the last. That is a mapping, not the document's own meaning: there, the higher one prevails in a conflict.
+Of k priorities the first gives its sections the weight k, the last 1: a principle of the first is drawn k times as often as one
+of the last. That is a mapping, not the document's own meaning: there, the higher one prevails in a conflict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ORDER_WORDS = re.compile(
 )
 _LEAD = re.compile(r"\s*(?:\*\*|__)(?P<bold>.+?)(?:\*\*|__)|(?P<plain>[^:–—]+?)(?=\s*(?::|\s[-–—]\s|$))")
 _EMPTY = frozenset({"a", "an", "and", "be", "being", "for", "in", "is", "it", "its", "of", "on", "the", "to", "with"})
-_STEM = 6
+_STEM = 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Priority:
 
 
 def find_priorities(sections: list[Section]) -> dict[int, Priority]:
-    """The priority of every section that has one, by the section's line: those an item is about, and all that lie below them."""
+    """The priority of every section that has one, by the section's line: those an entry is about, and all below them."""
     for section in sections:
         for block in section.blocks:
             if block.ordered and len(block.items) > 1 and _ORDER_WORDS.search(section.text):
@@ -73,6 +73,6 @@ def _about(words: frozenset[str], sections: list[Section]) -> tuple[float, Secti
 
 
 def _words(text: str) -> frozenset[str]:
-    """Words by their beginnings, so that `helpful` and `helpfulness` are one."""
+    """Words by their beginnings, so that `help` and `helpfulness` are one."""
     words = re.findall(r"[^\W\d_]+", text.lower().replace("’", "'").replace("'s", ""))
     return frozenset(word[:_STEM] for word in words if word not in _EMPTY)

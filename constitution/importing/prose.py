@@ -1,13 +1,14 @@
 """A long prose document with headings, such as a published constitution: a section becomes a principle and its reasons.
 
 `principle` is the one sentence of the section that asks for something (with the list below it, when it leads up to one), and
-`rationale` all of the section's own text. A section of nothing but a list gives a principle for each item. What asks for nothing
-is kept in the description. A priority order, if the document states one, becomes weights: see `priorities`.
+`rationale` all of the section's own text. A section of nothing but a list gives a principle for each item. What asks for
+nothing is kept in the description. A priority order, if the document states one, becomes weights: see `priorities`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering
@@ -61,24 +62,24 @@ def _told(priorities: Iterable[Priority]) -> str:
 
 
 def _add(gathering: Gathering, section: Section, rule: str, priority: Priority | None, title: str) -> None:
-    rationale = _rationale(gathering, section, priority, section.text)
-    gathering.add_at(
-        section.line, 1, name=section.heading, words=rule, principle=rule, rationale=rationale, source=_under(section, title),
-        **({"weight": priority.weight} if priority else {}),
-    )  # fmt: skip
+    fields: dict[str, Any] = {"rationale": _rationale(gathering, section, priority, section.text)}
+    if priority:
+        fields["weight"] = priority.weight
+    about = _under(section, title)
+    gathering.add_at(section.line, 1, name=section.heading, words=rule, principle=rule, source=about, **fields)
 
 
 def _add_items(gathering: Gathering, section: Section, priority: Priority | None, title: str) -> None:
-    about = " › ".join((*section.above, section.heading))
+    about = {"section": " › ".join([*_under(section, title).values(), section.heading])}
     for item in section.items:
         if not item.plain:
             gathering.lose_at(item.line, 1, "an item that does not begin with text", Fate.ENTRY, section.heading)
             continue
-        fields = {"weight": priority.weight} if priority else {}
-        rationale = _rationale(gathering, section, priority, item.rest)
-        if rationale:
-            fields["rationale"] = rationale
-        gathering.add_at(item.line, 1, words=item.plain, principle=item.plain, source={"section": about}, **fields)
+        fields: dict[str, Any] = {"rationale": _rationale(gathering, section, priority, item.rest)}
+        if priority:
+            fields["weight"] = priority.weight
+        fields = {name: value for name, value in fields.items() if value}
+        gathering.add_at(item.line, 1, words=item.plain, principle=item.plain, source=about, **fields)
 
 
 def _rationale(gathering: Gathering, section: Section, priority: Priority | None, text: str) -> str:

@@ -84,7 +84,7 @@ def principle_file_of(imported: Imported, path: Path) -> str:
 def _nothing(source: Source, chosen: Format, losses: list[Loss]) -> ConstitutionError:
     problem = f"read as {chosen.title}, it gives no principle"
     errors = [PrincipleFileError(str(source.path), 0, 0, problem, "another format? name it with --from")]
-    for loss in losses[:_SHOWN]:
+    for loss in sorted(losses, key=lambda loss: (loss.line, loss.column))[:_SHOWN]:
         what = f"{loss.where}: {loss.what}" if loss.where else loss.what
         errors.append(PrincipleFileError(loss.file, loss.line, loss.column, what))
     if len(losses) > _SHOWN:

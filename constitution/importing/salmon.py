@@ -23,9 +23,7 @@ _KEYS = frozenset({"dimension", "definition", "weight"})
 
 
 def recognise(source: Source) -> bool:
-    data: object = source.data
-    entries = [each for each in cast("list[object]", data) if isinstance(each, dict)] if isinstance(data, list) else []
-    return any("dimension" in entry and "definition" in entry for entry in entries)
+    return any("dimension" in entry and "definition" in entry for entry in source.objects)
 
 
 def read(gathering: Gathering) -> None:

@@ -1,6 +1,6 @@
 """Which sentence of a prose section is its rule: the one that most plainly says what the assistant is to do. English only.
 
-What the document calls the assistant is found by counting who "should" and "must" in it.
+What the document calls the assistant is found by counting of whom it says "should", "must" or "we want … to".
 """
 
 from __future__ import annotations
@@ -22,30 +22,36 @@ _ASSISTANTS = frozenset(
     {"agent", "ai", "answer", "answers", "assistant", "it", "model", "models", "reply", "replies", "response", "you"}
 )
 _OTHERS = frozenset(
-    """also and as but companies employees he humans i nobody not one operators or people principals she so that there these they
-    this those users we what which who""".split()
+    re.findall(
+        r"\w+",
+        """
+    also and as but companies employees he humans i nobody not one operators or people principals she so that there these
+    they this those users we what which who
+    """,
+    )
 )
 _WANTED = re.compile(r"\b(?:want|expect|ask|like) (?P<who>[^\W\d_]+)(?: \w+)? to\b", re.IGNORECASE)
 _DEMANDED = re.compile(r"\b(?:should|must)\b")
 _OURS = re.compile(r"\b(?:we|our|us|I)\b", re.IGNORECASE)
 _COMMAND = re.compile(
-    r"(?:(?:Always|Never|Do not|Don[’']t|Please) \w+|(?:Admit|Answer|Ask|Avoid|Be|Care|Check|Choose|Consider|Correct|Decline|Explain|"
-    r"Follow|Give|Help|Keep|Leave|Let|Make|Name|Offer|Point|Prefer|Protect|Put|Refuse|Remember|Respect|Say|Share|Show|Speak|Stay|"
+    r"(?:(?:Always|Never|Do not|Don[’']t|Please) \w+|(?:Admit|Answer|Ask|Avoid|Be|Care|Check|Choose|Consider|Correct|Decline|"
+    r"Explain|Follow|Give|Help|Keep|Leave|Let|Make|Name|Offer|Point|Prefer|Protect|Put|Refuse|Remember|Respect|Say|Share|Show|Speak|Stay|"
     r"Take|Tell|Treat|Use|Write)\b)"
 )
 _LEANS = re.compile(
-    r"(?:Although|And|Because|But|Despite|Even|For example|For instance|Given|Here|However|Indeed|Instead|Moreover|Of course|Rather|"
-    r"Similarly|Since|So|That said|Then|Therefore|This|Though|Thus|Yet)\b"
+    r"(?:Although|And|Because|But|Despite|Even|For example|For instance|Given|Here|However|Indeed|Instead|Moreover|Of course|"
+    r"Rather|Similarly|Since|So|That said|Then|Therefore|This|Though|Thus|Yet)\b"
 )
 """How a sentence begins that cannot stand without the one before it."""
 
 
 def assistant_names(sections: Iterable[Section]) -> frozenset[str]:
-    """Who the document says it to: the usual words, and those that often stand before "should" or "must" in it."""
+    """Who the document says it to: the usual words, and those of whom it often says that they should, or that it wants them to."""
     counts: Counter[str] = Counter()
     for section in sections:
         counts.update(found[1].lower() for found in _WHO.finditer(section.text))
-    often = max(3, sum(counts.values()) // 10)
+        counts.update(found["who"].lower() for found in _WANTED.finditer(section.text))
+    often = max(2, sum(counts.values()) // 10)
     return _ASSISTANTS | {word for word, count in counts.items() if count >= often and word not in _OTHERS}
 
 

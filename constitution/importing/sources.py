@@ -5,10 +5,11 @@ They are untrusted: sizes and nesting are bounded, and nothing in them is execut
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from constitution.documents import Document, Place, read_document
 from constitution.documents import Path as DataPath
@@ -53,8 +54,30 @@ class Source:
     document: Document
 
     @property
-    def data(self) -> Any:
+    def data(self) -> object:
         return self.document.value
+
+    @property
+    def mapping(self) -> Mapping[str, Any]:
+        """The data where it is an object; else nothing."""
+        data = self.data
+        return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
+
+    @property
+    def rows(self) -> list[object]:
+        """The data where it is a list; else nothing."""
+        data = self.data
+        return cast("list[object]", data) if isinstance(data, list) else []
+
+    @property
+    def objects(self) -> list[Mapping[str, Any]]:
+        """The objects among `rows`."""
+        return [cast("Mapping[str, Any]", row) for row in self.rows if isinstance(row, dict)]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts among `rows`."""
+        return [row for row in self.rows if isinstance(row, str)]
 
     def place(self, path: DataPath) -> Place:
         return self.document.place(path)

@@ -1,4 +1,4 @@
-"""Several turns in one text, as the paper's files write them: `\\n\\nHuman: …\\n\\nAssistant: …`.
+r"""Several turns in one text, as the paper's files write them: `\n\nHuman: …\n\nAssistant: …`.
 
 A principle's tests and demonstrations have one `prompt`. Earlier turns go into it in this form, without the first label: in a
 plain rendering it then reads exactly as the conversation would.
