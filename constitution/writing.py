@@ -6,6 +6,7 @@ written. Reading the text again gives the same constitution.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import yaml
@@ -15,6 +16,7 @@ from constitution.schema import Constitution
 WIDTH = 110
 _FOLD_FROM = 90
 _PRINCIPLES = "principles:\n"
+_INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff]")
 
 
 def principle_file(constitution: Constitution) -> str:
@@ -42,8 +44,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
-    if text != text.strip():
-        pass  # a block does not show where it begins and ends
+    if _INVISIBLE.search(text) or text != text.strip():
+        style = '"'  # where escapes show what is there
     elif "\n" in text:
         style = "|"
     elif len(text) > _FOLD_FROM and "  " not in text:
