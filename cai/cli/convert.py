@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.import_ import check_format, refuse_existing, write
+from cai.cli.import_ import check_format
+from cai.cli.output_files import refuse_existing, write
 
 
 def convert(

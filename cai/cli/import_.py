@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +12,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from constitution.importing import Format, Imported, Return
+    from cai.cli.importing import Made
 
 SOME_LEFT_OUT = 3
-SHOWN = 10
-"""Losses printed for each file; `--json` has them all."""
-
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -44,6 +39,8 @@ def import_(
 
     Exit code 3 if entries were left out. `cai convert` goes the other way.
     """
+    from cai.cli.importing import as_json, told
+    from cai.cli.output_files import refuse_existing, write
     from cai.cli.terminal import visible
 
     if formats:
@@ -59,38 +56,11 @@ def import_(
         for each in made:
             write(each.target, each.text)
     if json:
-        typer.echo(json_.dumps({"files": [_as_json(each, dry_run=dry_run) for each in made]}, indent=1, ensure_ascii=False))
+        typer.echo(json_.dumps({"files": [as_json(each, dry_run=dry_run) for each in made]}, indent=1, ensure_ascii=False))
     else:
-        typer.echo(visible("\n\n".join(_told(each, dry_run=dry_run) for each in made)))
+        typer.echo(visible("\n\n".join(told(each, dry_run=dry_run) for each in made)))
     if any(each.left_out for each in made):
         raise typer.Exit(SOME_LEFT_OUT)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """One source and the principle file made of it. `back` is None when such a source cannot be written again."""
-
-    source: Path
-    target: Path
-    format: Format
-    imported: Imported
-    text: str
-    back: Return | None
-
-    @property
-    def left_out(self) -> int:
-        from constitution.importing import Fate
-
-        return sum(loss.fate is Fate.ENTRY for loss in self.imported.losses)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        principles = self.imported.constitution.principles
-        return {
-            "principles": len(principles),
-            "demonstrations": sum(len(principle.demonstrations) for principle in principles),
-            "tests": sum(len(principle.tests) for principle in principles),
-        }
 
 
 def check_format(name: str | None, option: str) -> None:
@@ -138,43 +108,14 @@ def targets(sources: Sequence[Path], out: Path | None) -> list[Path]:
     return found
 
 
-def refuse_existing(target: Path, *, force: bool) -> None:
-    """Raise a `CaiError` if there is something at `target` already and it may not be replaced."""
-    from cai.errors import CaiError
-
-    if target.is_dir() or (target.exists() and not force):
-        hint = (
-            "Give another place with --out."
-            if target.is_dir()
-            else "Give another place with --out, or replace it with --force."
-        )
-        raise CaiError(f"{target}: exists already; nothing was written.", hint)
-
-
-def write(target: Path, text: str) -> None:
-    """Put `text` at `target`, whole or not at all.
-
-    Raises:
-        CaiError: If it cannot be written.
-    """
-    from cai.errors import CaiError, StoreError
-    from cai.store.files import write_bytes_atomically
-
-    try:
-        write_bytes_atomically(target, text.encode())
-    except (StoreError, OSError) as error:
-        cause = error.__cause__ if isinstance(error, StoreError) else error
-        told = (cause.strerror if isinstance(cause, OSError) else None) or error
-        raise CaiError(f"{target}: cannot be written ({told}).", "Give another place with --out.") from error
-
-
-def _import_all(sources: Sequence[Path], places: Sequence[Path], format_name: str | None) -> list[_Made]:
+def _import_all(sources: Sequence[Path], places: Sequence[Path], format_name: str | None) -> list[Made]:
     """Every source as a principle file; the problems of all that cannot be read together."""
+    from cai.cli.importing import Made
     from constitution.errors import ConstitutionError
     from constitution.importing import import_file, principle_file_of, way_back
 
     taken: set[str] = set()
-    made: list[_Made] = []
+    made: list[Made] = []
     errors: list[Any] = []
     for path, target in zip(sources, places, strict=True):
         try:
@@ -183,68 +124,10 @@ def _import_all(sources: Sequence[Path], places: Sequence[Path], format_name: st
         except ConstitutionError as error:
             errors += error.errors
         else:
-            made.append(_Made(path, target, chosen, imported, text, way_back(imported.constitution, chosen, source, imported)))
+            made.append(Made(path, target, chosen, imported, text, way_back(imported.constitution, chosen, source, imported)))
     if errors:
         raise ConstitutionError(errors)
     return made
-
-
-def _as_json(made: _Made, *, dry_run: bool) -> dict[str, Any]:
-    back = made.back
-    return {
-        "source": str(made.source),
-        "format": made.format.name,
-        "entries": made.imported.entries,
-        "file": str(made.target),
-        "written": not dry_run,
-        **made.counts,
-        "entries_left_out": made.left_out,
-        "not_carried_over": [dataclasses.asdict(loss) for loss in made.imported.losses],
-        "remarks": list(made.imported.remarks),
-        "written_back": None if back is None else {"same": back.same, "places": list(back.places)},
-    }
-
-
-def _told(made: _Made, *, dry_run: bool) -> str:
-    counts = ", ".join(_many(number, name[:-1]) for name, number in made.counts.items() if number)
-    losses = made.imported.losses
-    lines = [
-        f"{made.source}: {made.format.title}",
-        f"  read       {_many(made.imported.entries, 'entry', 'entries')} ({made.format.name})",
-        f"  {'would give' if dry_run else 'written   '} {made.target}: {counts}",
-        *(f"  note       {remark}" for remark in made.imported.remarks),
-        f"  not carried over: {len(losses) or 'nothing'}" + f" ({_fates(made.imported)})" * bool(losses),
-        *(f"    {loss}" for loss in losses[:SHOWN]),
-    ]
-    if len(losses) > SHOWN:
-        lines.append(f"    … and {len(losses) - SHOWN} more (--json lists all)")
-    lines.append(f"  back       {_back(made)}")
-    return "\n".join(lines)
-
-
-def _fates(imported: Imported) -> str:
-    from collections import Counter
-
-    counted = Counter(str(loss.fate) for loss in imported.losses)
-    return "; ".join(f"{number} {fate}" for fate, number in counted.items())
-
-
-def _back(made: _Made) -> str:
-    import shlex
-
-    command = f"cai convert {shlex.quote(str(made.target))} --to {made.format.name}"
-    if made.back is None:
-        return "this cannot be written back"
-    if made.back.same == "bytes":
-        return f"{command}: identical, byte for byte"
-    if made.back.same == "data":
-        return f"{command}: the same data, laid out differently"
-    places = ", ".join(made.back.places[:3]) + ", …" * (len(made.back.places) > 3)
-    return f"{command}: differs in {_many(len(made.back.places), 'place')}: {places}"
-
-
-def _many(number: int, name: str, names: str = "") -> str:
-    return f"{number} {name if number == 1 else names or name + 's'}"
 
 
 def _print_formats(*, as_json: bool) -> None:

@@ -28,7 +28,7 @@ NAME = "name"
 """The `source` key of a principle's own name, where its id cannot be it."""
 
 _Entry = TypeVar("_Entry", PrincipleTest, Demonstration)
-_BRACES = re.compile(r"\{[{%#]")
+_BRACES = re.compile(r"\{[{%#]|\r")
 _KEY = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _KINDS: dict[object, str] = {
     type(None): "null",
@@ -43,7 +43,10 @@ _KINDS: dict[object, str] = {
 
 def inert(text: str) -> str:
     """`text` as a template that renders to it: no brace in it is markup."""
-    return _BRACES.sub(lambda found: "{{ '" + found[0] + "' }}", text)
+    if "{" not in text:
+        return text
+    # jinja2 would write every line end as \n.
+    return _BRACES.sub(lambda found: "{{ '" + found[0].replace("\r", "\\r") + "' }}", text)
 
 
 def kind_of(value: object) -> str:

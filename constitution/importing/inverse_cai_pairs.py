@@ -98,9 +98,7 @@ def _test(comparison: Mapping[str, Any], better: str) -> PrincipleTest | None:
 def _tell(gathering: Gathering, records: Mapping[str, _Record], comparisons: int) -> None:
     agreed, tests = sum(record.agreed for record in records.values()), sum(len(record.tests) for record in records.values())
     votes = sum(record.decided for record in records.values())
-    what = (
-        f"{comparisons} comparisons with {votes} votes, {agreed} of them as the default annotator's: {tests} became tests"
-    )
+    what = f"{comparisons} comparisons with {votes} votes, {agreed} of them as the default annotator's: {tests} became tests"
     limits = f"at most {MAX_TESTS} a principle, with a prompt and replies of at most {MAX_TEXT_CHARS} characters"
     gathering.lose(("comparisons",), f"{what} ({limits})", Fate.PART)
     gathering.remarks.append(

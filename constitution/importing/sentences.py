@@ -46,7 +46,7 @@ _LEANS = re.compile(
 
 
 def assistant_names(sections: Iterable[Section]) -> frozenset[str]:
-    """Who the document says it to: the usual words, and those of whom it often says that they should, or that it wants them to."""
+    """Who the document says it to: the usual words, and those of whom it often says that they should or are wanted to."""
     counts: Counter[str] = Counter()
     for section in sections:
         counts.update(found[1].lower() for found in _WHO.finditer(section.text))

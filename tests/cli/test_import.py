@@ -13,7 +13,12 @@ from tests.cli.conftest import Cai
 
 RULES = ["Pick the reply with fewer words.", "Pick the reply that cites a page."]
 COLLECTION = [
-    {"dimension": "Brief", "definition": "The reply should be short.", "negative_definition": f"It should be long {number}.", "weight": 2}
+    {
+        "dimension": "Brief",
+        "definition": "The reply should be short.",
+        "negative_definition": f"It should be long {number}.",
+        "weight": 2,
+    }
     for number in range(12)
 ]
 
@@ -113,7 +118,9 @@ def test_no_file_is_replaced_unless_forced_and_then_nothing_else_is_written_eith
         (["rules.json", "--out", "rules.json/deeper"], "cannot be written"),
     ],
 )
-def test_targets_that_cannot_be_are_refused_before_anything_is_written(cai: Cai, tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_targets_that_cannot_be_are_refused_before_anything_is_written(
+    cai: Cai, tmp_path: Path, arguments: list[str], told: str
+) -> None:
     Path("more").mkdir()
     put("rules.json", RULES)
     put("more/rules.json", RULES)
@@ -203,7 +210,17 @@ def test_convert_refuses_a_format_that_would_hold_nothing(cai: Cai, name: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["paper-critiques", "paper-preferences", "paper-comparisons", "llm-swarm", "langchain", "salmon", "inverse-cai", "markdown-list"]
+    "name",
+    [
+        "paper-critiques",
+        "paper-preferences",
+        "paper-comparisons",
+        "llm-swarm",
+        "langchain",
+        "salmon",
+        "inverse-cai",
+        "markdown-list",
+    ],
 )
 def test_what_convert_writes_of_the_shipped_principles_is_read_again_as_that_format(cai: Cai, name: str) -> None:
     suffix = {"paper-comparisons": "jsonl", "markdown-list": "md"}.get(name, "json")
@@ -215,17 +232,3 @@ def test_what_convert_writes_of_the_shipped_principles_is_read_again_as_that_for
     assert file["principles"] == len(shipped)
     if name == "paper-comparisons":
         assert file["tests"] == sum(len(principle.tests) for principle in shipped)
-
-
-def test_imports_need_no_model_library() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, contextlib\nfrom cai.cli import main\nsys.argv = ['cai', 'import', '--formats']\n"
-        "with contextlib.suppress(SystemExit):\n    main()\n"
-        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
-    )
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"

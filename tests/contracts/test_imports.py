@@ -50,6 +50,8 @@ RUN_MAIN = "import contextlib; from cai.cli import main\nwith contextlib.suppres
         ["run", "--help"],
         ["config", "--help"],
         ["check"],
+        ["import", "--formats"],
+        ["convert", "shipped:honesty", "--to", "langchain"],
         ["show", "--list"],
         ["show", "correct-false-claims", "--model", "none"],
         ["test", "--principle", "nowhere"],

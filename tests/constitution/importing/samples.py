@@ -20,10 +20,15 @@ CRITIQUES: dict[str, Any] = {
         "edit_request": "\n\nRevisionRequest: Strike every sentence that says nothing new.\n\nRevision:",
     },
 }
-PREFERENCES = ["\nPick the answer a patient librarian would give. Options:", "\nWhich one wastes less of the reader's time? Options:"]
+PREFERENCES = [
+    "\nPick the answer a patient librarian would give. Options:",
+    "\nWhich one wastes less of the reader's time? Options:",
+]
 
 
-def few_shot(prompt: str, draft: str, request: str = "Is it rude?", revise: str = "Make it kind.", end: str = "\n\nHuman:") -> str:
+def few_shot(
+    prompt: str, draft: str, request: str = "Is it rude?", revise: str = "Make it kind.", end: str = "\n\nHuman:"
+) -> str:
     return (
         f"\n\nHuman: {prompt}\n\nAssistant: {draft}\n\nCritiqueRequest: {request}\n\nCritique: It says more than was asked."
         f"\n\nRevisionRequest: {revise}\n\nRevision: The lamp is in the hall.{end}"
@@ -67,7 +72,14 @@ LLM_SWARM: dict[str, Any] = {
         {"critic": "Find a claim without a ground.", "revision": "Give a ground or leave the claim out."},
     ],
     "system_chat": [
-        chat("Can bees count?", "Yes.", "Find a claim without a ground.", "The yes.", "Give a ground or leave the claim out.", "Up to four."),
+        chat(
+            "Can bees count?",
+            "Yes.",
+            "Find a claim without a ground.",
+            "The yes.",
+            "Give a ground or leave the claim out.",
+            "Up to four.",
+        ),
         chat("Sing.", "I sing best.", "Say where the answer boasts.", "Best.", "Rewrite it without boasting.", "La."),
         chat("Count.", "One.", "Is it long?", "No.", "Shorten it.", "1"),
     ],
@@ -77,7 +89,7 @@ LANGCHAIN = [
     {"name": "Plain!", "critique_request": "Name the sums that are wrong.", "revision_request": "Mend the sums."},
     {"critique_request": "Who is blamed?", "revision_request": "Blame nobody."},
 ]
-PYTHON = '''
+PYTHON = """
 from langchain.chains.constitutional_ai.models import ConstitutionalPrinciple
 
 raise SystemExit("this file is read, and never run")
@@ -90,10 +102,14 @@ MINE = {
     ),
     "made": ConstitutionalPrinciple(name="made", critique_request=f"{1}", revision_request="x"),
 }
-'''
+"""
 SALMON = [
     {"dimension": "To the Point", "definition": "The answer should begin with what was asked.", "weight": 3},
-    {"dimension": "Warm", "definition": "The answer should sound like a friend.", "negative_definition": "It should sound cold."},
+    {
+        "dimension": "Warm",
+        "definition": "The answer should sound like a friend.",
+        "negative_definition": "It should sound cold.",
+    },
 ]
 RULES = ["Choose the reply that names its source.", "Choose the reply a child can follow."]
 MARKDOWN = """# House rules

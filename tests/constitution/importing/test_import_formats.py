@@ -64,7 +64,9 @@ WRITTEN_AGAIN = [each for each in SAMPLES if each[1] not in {"principles.py", "g
 
 
 @pytest.mark.parametrize(("format_name", "name", "content"), WRITTEN_AGAIN, ids=[f"{f}-{n}" for f, n, _ in WRITTEN_AGAIN])
-def test_what_is_imported_and_written_back_is_the_same_file(tmp_path: Path, format_name: str, name: str, content: object) -> None:
+def test_what_is_imported_and_written_back_is_the_same_file(
+    tmp_path: Path, format_name: str, name: str, content: object
+) -> None:
     _, _, _, back = imported(tmp_path, name, _content(name, content))
     assert back is not None
     assert (back.same, back.places) == ("bytes", ())
@@ -89,7 +91,10 @@ def test_the_papers_requests_lose_the_text_around_them_and_keep_their_names(tmp_
 
 
 def test_a_request_in_another_wording_and_a_second_one_are_told_with_their_places(tmp_path: Path) -> None:
-    entry = {"prompt": [CRITIQUES["rude0"]["prompt"][0], "\n\nCritiqueRequest: Or so?\n\nCritique:"], "edit_request": "Be kind."}
+    entry = {
+        "prompt": [CRITIQUES["rude0"]["prompt"][0], "\n\nCritiqueRequest: Or so?\n\nCritique:"],
+        "edit_request": "Be kind.",
+    }
     lacking = {"edit_request": CRITIQUES["rude0"]["edit_request"]}
     _, result, constitution, back = imported(tmp_path, "requests.json", {"a": entry, "b": lacking, "c": 3} | CRITIQUES)
     told = [(loss.where, loss.fate, loss.line) for loss in result.losses]
@@ -107,7 +112,10 @@ def test_a_request_in_another_wording_and_a_second_one_are_told_with_their_place
 def test_worked_examples_with_the_same_requests_are_one_principles_demonstrations(tmp_path: Path) -> None:
     _, result, constitution, back = imported(tmp_path, "shots.json", FEW_SHOTS)
     kind, vain = constitution.principles
-    assert [shown.draft for shown in kind.demonstrations] == ["Look for it yourself. It is in the hall.", "In the hall, I told you."]
+    assert [shown.draft for shown in kind.demonstrations] == [
+        "Look for it yourself. It is in the hall.",
+        "In the hall, I told you.",
+    ]
     assert vain.demonstrations[0].revision == "The lamp is in the hall."
     assert kind.demonstrations[1].prompt == "Hello.\n\nAssistant: Hello.\n\nHuman: And the lamp?"
     assert result.remarks[-1].startswith("1 worked example has several turns")
@@ -190,7 +198,13 @@ def test_chats_go_to_the_principle_whose_requests_they_use_and_the_others_are_ke
 
 @pytest.mark.parametrize(
     "odd",
-    [chat("a", "b"), chat("a", "b", "c", "d", "e"), [1] * 6, "text", [*chat("a", "b", "c", "d", "e"), {"role": "system", "content": "f"}]],
+    [
+        chat("a", "b"),
+        chat("a", "b", "c", "d", "e"),
+        [1] * 6,
+        "text",
+        [*chat("a", "b", "c", "d", "e"), {"role": "system", "content": "f"}],
+    ],
 )
 def test_a_chat_that_is_no_worked_example_is_kept_and_told(tmp_path: Path, odd: object) -> None:
     _, result, _, back = imported(tmp_path, "constitution.json", LLM_SWARM | {"system_chat": [odd]})
@@ -282,7 +296,10 @@ def test_what_stands_below_a_bullet_is_its_reason_and_prose_is_the_description(t
     assert constitution.name == "House rules"
     assert constitution.description.startswith("What we ask of every answer.")
     first, second, third = constitution.principles
-    assert (first.principle, second.principle) == ("Begin with the answer. People read the first line only.", "Name your source.")
+    assert (first.principle, second.principle) == (
+        "Begin with the answer. People read the first line only.",
+        "Name your source.",
+    )
     assert third.source["section"] == "For guests"
     assert result.losses == []
 
@@ -364,7 +381,9 @@ def test_a_file_of_no_one_format_is_refused_and_the_formats_are_listed(tmp_path:
 
 def test_a_file_that_gives_no_principle_tells_every_reason_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConstitutionError) as caught:
-        import_file(written(tmp_path, "file.json", [{"dimension": "a", "definition": " "}, {"dimension": 3, "definition": "x"}, 7]))
+        import_file(
+            written(tmp_path, "file.json", [{"dimension": "a", "definition": " "}, {"dimension": 3, "definition": "x"}, 7])
+        )
     assert [(error.line, error.problem) for error in caught.value.errors[1:]] == [
         (4, "[0].definition: `definition` is empty"),
         (7, "[1].dimension: `dimension` is a number, not a text"),

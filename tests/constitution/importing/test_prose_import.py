@@ -18,7 +18,8 @@ def test_a_section_gives_its_sentence_that_asks_and_its_whole_text_as_the_reason
     safe = by_id["keeping-people-safe"]
     assert safe.principle == "Hal should warn readers about what can hurt them."
     assert safe.rationale == (
-        "Priority 1 of 3: Keep people safe.\n\nA library has ladders. Hal should warn readers about what can hurt them. Ladders fall."
+        "Priority 1 of 3: Keep people safe.\n\n"
+        "A library has ladders. Hal should warn readers about what can hurt them. Ladders fall."
     )
     assert by_id["staying-honest"].principle == "We want Hal to say so when it does not know a book."
     assert constitution.name == "A guide for Hal"
@@ -93,7 +94,8 @@ def test_headings_inside_code_and_comments_are_none(tmp_path: Path) -> None:
 
 def test_an_entry_shares_its_section_with_the_entry_that_names_it_better() -> None:
     """Two entries begin with one word; the section of the second was once given to the first, which has none."""
-    text = "# D\n\nIn order of priority:\n\n1. Broadly safe\n2. Broadly fair\n3. Kind help\n\n## Being broadly fair\n\nx\n\n## Kindness\n\ny"
+    text = "# D\n\nIn order of priority:\n\n1. Broadly safe\n2. Broadly fair\n3. Kind help\n\n"
+    text += "## Being broadly fair\n\nx\n\n## Kindness\n\ny"
     sections = read_outline(text).sections
     found = find_priorities(sections)
     assert {section.heading: found[section.line].rank for section in sections if section.line in found} == {
