@@ -114,7 +114,7 @@ def _import_all(sources: Sequence[Path], places: Sequence[Path], format_name: st
     from constitution.errors import ConstitutionError
     from constitution.importing import import_file, principle_file_of, way_back
 
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     made: list[Made] = []
     errors: list[Any] = []
     for path, target in zip(sources, places, strict=True):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from constitution.documents import Path
+from constitution.errors import ConstitutionError, PrincipleFileError
 from constitution.explaining import explain
 from constitution.importing.findings import Fate, Loss, where
 from constitution.importing.naming import slug, telling, unused
@@ -27,8 +28,11 @@ AS_GIVEN = "_as_given"
 NAME = "name"
 """The `source` key of a principle's own name, where its id cannot be it."""
 
+MAX_PRINCIPLES = 5000
+"""That one principle file is made of: more take many seconds to load, each time."""
+
 _Entry = TypeVar("_Entry", PrincipleTest, Demonstration)
-_BRACES = re.compile(r"\{[{%#]|\r")
+_BRACES = re.compile(r"\{[{%#]|\{?\r")
 _KEY = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _KINDS: dict[object, str] = {
     type(None): "null",
@@ -59,7 +63,7 @@ class Gathering:
     """Begins empty; a format's reader fills it. `taken` are ids used already, in this file or in one read before it."""
 
     source: Source
-    taken: set[str] = field(default_factory=set[str])
+    taken: dict[str, int] = field(default_factory=dict[str, int])
     principles: list[Principle] = field(default_factory=list[Principle])
     losses: list[Loss] = field(default_factory=list[Loss])
     remarks: list[str] = field(default_factory=list[str])
@@ -144,6 +148,9 @@ class Gathering:
         **given: Any,
     ) -> bool:
         """As `add`, for a place in a text."""
+        if len(self.principles) >= MAX_PRINCIPLES:
+            problem = f"more than {MAX_PRINCIPLES} principles"
+            raise ConstitutionError([PrincipleFileError(str(self.source.path), line, column, problem, "split the file")])
         about = dict(source or {})
         fields: dict[str, Any] = dict(given)
         for key in TEMPLATED:

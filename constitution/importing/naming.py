@@ -36,14 +36,20 @@ def telling(text: str) -> str:
     return "-".join(dict.fromkeys(told[:_WORDS_OF_A_TEXT]))[:MAX_CHARS].strip("-")
 
 
-def unused(identity: str, taken: set[str]) -> str:
-    """`identity`, or with the first number behind it that makes it unique; it is added to `taken`."""
+def unused(identity: str, taken: dict[str, int]) -> str:
+    """`identity`, or with the first number behind it that makes it unique.
+
+    Args:
+        identity: The id one would like; "" takes a general word.
+        taken: Ids in use, each with the last number that was put behind it; the new one is added.
+    """
     base = identity or FALLBACK
-    found, count = base, 1
+    found, count = base, taken.get(base, 0)
     while found in taken:
         count += 1
-        found = f"{base}-{count}"
-    taken.add(found)
+        found = f"{base}-{count + 1}"
+    taken[base] = count
+    taken.setdefault(found, 0)
     return found
 
 

@@ -91,26 +91,23 @@ def read_outline(text: str) -> Outline:
     title = outline.front.get("title", "")
     section = Section(1, title, 1) if title else Section(0, "", 1)
     outline.sections.append(section)
+    open_sections = [section] if title else []
     position = 0
     while position < len(tokens):
         token = tokens[position]
         end = _end(tokens, position)
         if token.type == "heading_open":
             level, heading = int(token.tag[1:]), _plain(tokens[position + 1])
-            above = _above(outline.sections, level)
+            while open_sections and open_sections[-1].level >= level:
+                open_sections.pop()
+            above = tuple(each.heading for each in open_sections)
             section = Section(level, heading, _first(token) + 1, above)
             outline.sections.append(section)
+            open_sections.append(section)
         elif token.map is not None:
             section.blocks.append(_block(tokens[position : end + 1], lines))
         position = end + 1
     return outline
-
-
-def _above(sections: list[Section], level: int) -> tuple[str, ...]:
-    for section in reversed(sections):
-        if 0 < section.level < level:
-            return (*section.above, section.heading)
-    return ()
 
 
 def _end(tokens: list[Token], position: int) -> int:

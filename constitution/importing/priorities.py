@@ -17,6 +17,8 @@ _ORDER_WORDS = re.compile(
 _LEAD = re.compile(r"\s*(?:\*\*|__)(?P<bold>.+?)(?:\*\*|__)|(?P<plain>[^:–—]+?)(?=\s*(?::|\s[-–—]\s|$))")
 _EMPTY = frozenset({"a", "an", "and", "be", "being", "for", "in", "is", "it", "its", "of", "on", "the", "to", "with"})
 _STEM = 4
+MAX_RANKS = 30
+"""A list of more entries than this is no priority order."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def find_priorities(sections: list[Section]) -> dict[int, Priority]:
     """The priority of every section that has one, by the section's line: those an entry is about, and all below them."""
     for section in sections:
         for block in section.blocks:
-            if block.ordered and len(block.items) > 1 and _ORDER_WORDS.search(section.text):
+            if block.ordered and 1 < len(block.items) <= MAX_RANKS and _ORDER_WORDS.search(section.text):
                 found = _apply(sections, section, block)
                 if len({each.rank for each in found.values()}) > 1:
                     return found

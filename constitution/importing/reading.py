@@ -21,13 +21,15 @@ FILE = "file"
 _SHOWN = 20
 
 
-def import_file(path: Path, format_name: str | None = None, taken: set[str] | None = None) -> tuple[Format, Source, Imported]:
+def import_file(
+    path: Path, format_name: str | None = None, taken: dict[str, int] | None = None
+) -> tuple[Format, Source, Imported]:
     """Read one file.
 
     Args:
         path: The file.
         format_name: One of the names of `FORMATS`; by default it is found by the file's content.
-        taken: Ids in use already; those of this file are added.
+        taken: Ids in use already (see `naming.unused`); those of this file are added.
 
     Returns:
         Its format, the file as it was read, and what it gave.
@@ -39,22 +41,23 @@ def import_file(path: Path, format_name: str | None = None, taken: set[str] | No
     chosen = BY_NAME[format_name] if format_name else find_format(source)
     if format_name and not chosen.recognise(source):
         raise _refused(source, f"not {chosen.title}", f"they look like {chosen.shape}")
-    gathering = Gathering(source, set() if taken is None else taken)
+    gathering = Gathering(source, {} if taken is None else taken)
     chosen.read(gathering)
     if not gathering.principles:
         raise _nothing(source, chosen, gathering.losses)
     original = source.data if gathering.original is None else gathering.original
-    about = {FORMAT: chosen.name, FILE: path.name, **gathering.about}
+    fitting = {key: text for key, text in gathering.about.items() if len(text) <= MAX_PROSE_CHARS}
+    about = {FORMAT: chosen.name, FILE: path.name, **fitting}
     layout = (
         find_layout(source.text, original, lines=source.kind is Kind.LINES) if source.kind in {Kind.JSON, Kind.LINES} else None
     )
     if layout is not None:
         about[LAYOUT] = str(layout)
     origin = f"Imported from {path.name[:200]}: {chosen.title}. Licence: {chosen.licence}."
-    room = MAX_PROSE_CHARS - len(origin) - 2
+    space = MAX_PROSE_CHARS - len(origin) - 2
     constitution = Constitution(
         name=(gathering.name or path.stem).strip()[:MAX_TEXT_CHARS] or "imported",
-        description=f"{gathering.description[:room]}\n\n{origin}".strip(),
+        description=f"{gathering.description[:space]}\n\n{origin}".strip(),
         source=about,
         principles=tuple(gathering.principles),
     )
@@ -68,8 +71,9 @@ def principle_file_of(imported: Imported, path: Path) -> str:
     Raises:
         ConstitutionError: If it would be too large, or does not say the same.
     """
-    text = principle_file(imported.constitution)
-    if len(text.encode()) > MAX_FILE_BYTES:
+    large = len(imported.constitution.model_dump_json(exclude_defaults=True)) > MAX_FILE_BYTES
+    text = "" if large else principle_file(imported.constitution)
+    if large or len(text.encode()) > MAX_FILE_BYTES:
         problem = f"it would have more than the {MAX_FILE_BYTES} bytes a principle file may have"
         raise ConstitutionError([PrincipleFileError(str(path), 0, 0, problem, "split the source, and import the parts")])
     with TemporaryDirectory() as folder:

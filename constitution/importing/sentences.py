@@ -17,7 +17,7 @@ MAX_RULE_CHARS = 1500
 _LONG = 320
 _END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(]?[A-ZÀ-Þ0-9])")
 _MODAL = r"(?:should|must|shall|ought to|has to|can never|will never|will always|never|always)"
-_WHO = re.compile(rf"([^\W\d_]+)[’'s]*\s+{_MODAL}\b", re.IGNORECASE)
+_WHO = re.compile(rf"\b([^\W\d_]{{1,40}})[’'s]*\s+{_MODAL}\b", re.IGNORECASE)
 _ASSISTANTS = frozenset(
     {"agent", "ai", "answer", "answers", "assistant", "it", "model", "models", "reply", "replies", "response", "you"}
 )
@@ -30,7 +30,7 @@ _OTHERS = frozenset(
     """,
     )
 )
-_WANTED = re.compile(r"\b(?:want|expect|ask|like) (?P<who>[^\W\d_]+)(?: \w+)? to\b", re.IGNORECASE)
+_WANTED = re.compile(r"\b(?:want|expect|ask|like) (?P<who>[^\W\d_]{1,40})(?: \w+)? to\b", re.IGNORECASE)
 _DEMANDED = re.compile(r"\b(?:should|must)\b")
 _OURS = re.compile(r"\b(?:we|our|us|I)\b", re.IGNORECASE)
 _COMMAND = re.compile(

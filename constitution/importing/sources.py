@@ -30,7 +30,7 @@ MAX_BYTES = {
     Kind.LINES: 16_000_000,
     Kind.YAML: 500_000,  # PyYAML takes seconds for more
     Kind.PYTHON: 1_000_000,
-    Kind.MARKDOWN: 2_000_000,
+    Kind.MARKDOWN: 500_000,  # markdown-it-py takes many seconds for more of the worst
 }
 _SUFFIXES = {
     ".json": Kind.JSON,

@@ -68,3 +68,15 @@ def test_the_json_schema_describes_every_key_of_a_file_and_asks_only_for_what_lo
     assert principle["required"] == ["id", "principle"]
     assert principle["additionalProperties"] is False
     assert schema["required"] == ["principles"]
+
+
+def test_where_a_principle_was_imported_from_changes_no_fingerprint() -> None:
+    plain = Principle(id="a", principle="Be kind.")
+    taken = Principle(id="a", principle="Be kind.", source={"name": "A"})
+    assert plain.fingerprint == taken.fingerprint
+
+
+@pytest.mark.parametrize("source", [{"Key": "x"}, {"a": 1}, {"a": "x" * 40_001}])
+def test_a_source_is_made_of_short_names_and_texts(source: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Principle(id="a", principle="Be kind.", source=source)

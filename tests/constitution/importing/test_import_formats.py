@@ -352,7 +352,7 @@ def test_texts_that_are_too_long_are_left_out_and_not_cut(tmp_path: Path) -> Non
 
 
 def test_ids_are_unique_over_several_files_when_they_share_what_is_taken(tmp_path: Path) -> None:
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     path = written(tmp_path, "rules.json", RULES)
     first = import_file(path, taken=taken)[2].constitution
     second = import_file(path, taken=taken)[2].constitution

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from samples import chat, comparison, few_shot, imported
 
 from constitution.errors import ConstitutionError
-from constitution.importing import FORMATS, import_file
+from constitution.importing import FORMATS, import_file, principle_file_of
 from constitution.importing.markdown_list import is_list
 from constitution.importing.outlines import read_outline
 from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
@@ -242,3 +243,30 @@ def test_python_that_cannot_be_parsed_is_an_error_and_no_crash(tmp_path: Path, t
     path.write_text(text + "\n# ConstitutionalPrinciple\n")
     with pytest.raises(ConstitutionError, match=r"a\.py"):
         import_file(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", "# A\n\n" + "[" * 20_000),
+        ("a.md", "# A\n\n" + "*a " * 20_000),
+        ("a.md", "# A\n\n" + "x" * 490_000),
+        ("a.md", "# A\n\n" + "> " * 100_000 + "x"),
+        ("a.md", "# A\n\nThe order of priority:\n\n" + "1. a\n" * 3000),
+        ("a.md", "## A\n" * 6000 + "\nYou must stop.\n"),
+        ("a.md", "- a\n" * 5100),
+        ("a.md", "`" * 200_000 + "\n- a\n"),
+        ("a.json", json.dumps(["rule"] * 100_000)),
+        ("a.jsonl", (json.dumps(comparison("p" * 900, "a", "b", "A")) + "\n") * 4500),
+        ("a.json", json.dumps([few_shot("a\n\nHuman: ", "b") for _ in range(8000)])),
+        ("a.py", "ConstitutionalPrinciple(name='a', critique_request='b', revision_request='c')\n" * 5100),
+    ],
+)
+def test_large_and_twisted_files_end_within_seconds(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    started = time.process_time()
+    try:
+        principle_file_of(import_file(tmp_path / name)[2], tmp_path / "a.yaml")
+    except ConstitutionError as error:
+        assert name in str(error) or "a.yaml" in str(error)
+    assert time.process_time() - started < 5
