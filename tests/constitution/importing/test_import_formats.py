@@ -323,6 +323,7 @@ def test_blocks_between_the_rules_and_empty_bullets_are_told_with_their_lines(tm
     ("name", "content"),
     [
         ("rules.json", ["Say {{ this }} as it {% is %}, with {# this #} and {{{ all."]),
+        ("rules.json", ["One {\r line { end\r\n that {{\r stays."]),
         ("collection.json", [{"dimension": "Braces", "definition": "Never write {{ 7 * 7 }} or {%- raw -%}{{."}]),
         ("rules.md", "- Say {{ this }} as it stands.\n"),
     ],
@@ -330,8 +331,8 @@ def test_blocks_between_the_rules_and_empty_bullets_are_told_with_their_lines(tm
 def test_braces_in_imported_texts_are_text_and_never_templates(tmp_path: Path, name: str, content: object) -> None:
     _, _, constitution, back = imported(tmp_path, name, content)
     (principle,) = constitution.principles
-    text = content if isinstance(content, str) else str(content)
-    assert principle_text(principle) in text
+    texts = content if isinstance(content, str) else json.dumps(content)
+    assert json.dumps(principle_text(principle))[1:-1] in texts
     assert back is not None
     assert back.same == "bytes"
 
