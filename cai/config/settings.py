@@ -26,7 +26,7 @@ class LabSettings(BaseModel):
 
 
 class EngineSettings(BaseModel):
-    """How the local engine batches. None of it changes a text in float32."""
+    """How the local engine batches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +35,13 @@ class EngineSettings(BaseModel):
     ] = 64
     batch_tokens: Annotated[
         int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")
+    ] = None
+    exact: Annotated[
+        bool | None,
+        Field(
+            description="Answers do not depend, even in the last bit, on what else is asked: running again after an edit equals "
+            "a fresh run. Prompts then share no beginnings. null: on a CPU; on a GPU near-ties may fall either way."
+        ),
     ] = None
 
 

@@ -1,8 +1,8 @@
 """The decoding loop: rows that end leave, waiting ones take their slots, results come out as they are ready.
 
 Knows token ids; knows no conversations. Prompts go in by groups that share a beginning (`prefixes`), longest first. Each row's
-text depends on its own ids, parameters and noise seed, up to the rounding of the kernels: in float32 on a CPU the same text at
-any batch size; in bfloat16 kernels round differently for other shapes, so a near-tie may fall the other way.
+text depends on its own ids, parameters and noise seed, up to the rounding of the kernels. With `BatchLimits.exact` their shapes
+are chosen so that they round alike: the same text in any batch. Without, a near-tie may fall the other way in another one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from cai.engines.base import FinishReason, SamplingParams
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.limits import BatchLimits
-from cai.engines.prefixes import Forest, TokenTree, group_by_prefix
+from cai.engines.prefixes import Forest, TokenTree, group_by_prefix, padded_width
 from cai.engines.sampling import draw, position_seed, vocabulary_hash
 from cai.engines.slots import SlotCache
 
@@ -111,7 +111,8 @@ class DecodingLoop:
                 yield from self._retire()
 
     def _queue(self, rows: Sequence[Row]) -> None:
-        groups = group_by_prefix([[*row.prompt, *row.generated] for row in rows], self._limits.prefill_tokens)
+        sequences = [[*row.prompt, *row.generated] for row in rows]
+        groups = group_by_prefix(sequences, self._limits.prefill_tokens, share=not self._limits.exact)
         self._waiting = deque([rows[position] for position in group] for group in groups)
 
     def _choose(self) -> _Admission | None:
@@ -137,6 +138,8 @@ class DecodingLoop:
                 taken.append((row, len(trees), tree.add([*row.prompt, *row.generated])))
             longest_tree = max(longest_tree, len(tree))
             if not taken or (trees and (len(trees) + 1) * longest_tree > limits.prefill_tokens):
+                break
+            if limits.exact and trees and padded_width(len(trees[0])) != padded_width(len(tree)):
                 break
             trees.append(tree)
             chosen += taken
@@ -175,18 +178,22 @@ class DecodingLoop:
         """Add one token to every running row."""
         forward, rows, slots = self._forward, self._running, self._slots
         self._attempting = rows
+        unused = -len(rows) % forward.rows_step if self._limits.exact else 0
         stored = [row.length - 1 for row in rows]  # the newest token is this pass's input
-        self._reserve(max(stored) + 1)
-        slots.step(stored, forward.device)
+        self._reserve(max(stored) + 1, unused=unused)
+        slots.step([*stored, *[0] * unused], forward.device)
         mask = forward.mask(slots.sees(), slots.sees(forward.window) if forward.window else None)
-        ids_B1 = torch.tensor([[row.generated[-1]] for row in rows])
+        ids_B1 = torch.tensor([[row.generated[-1]] for row in rows] + [[0]] * unused)
         places = (range(len(rows)), [0] * len(rows))
         logits_BV = forward.logits(ids_B1, places, mask=mask, positions_BQ=slots.lengths[:, None], cache=slots)
         self._append(rows, self._draw(logits_BV, rows))
 
-    def _reserve(self, columns: int, like: Cache | None = None) -> None:
-        """Room for the rows at hand, and at once for as many as may come, so that the cache is seldom copied."""
-        rows = len(self._attempting)
+    def _reserve(self, columns: int, like: Cache | None = None, *, unused: int = 0) -> None:
+        """Room for the rows at hand, and at once for as many as may come, so that the cache is seldom copied.
+
+        `unused` rows beside them only fill up the number of rows; what they hold is never read.
+        """
+        rows = len(self._attempting) + unused
         coming = rows + sum(map(len, self._waiting))
         slots = max(rows, min(self._limits.rows, coming, self._limits.cache_tokens // columns))
         self._slots.reserve(slots, columns, like)

@@ -43,6 +43,9 @@ class Forward:
             )
         self._kinds: frozenset[str] = frozenset(kinds)
         self.window: int | None = int(window) if window and _SLIDING in kinds else None
+        # float32 kernels of CPUs treat the last one to three rows that do not fill a tile of four on a path of their own.
+        self.rows_step = 4 if cast("torch.dtype", self.model.dtype) is torch.float32 and self.device.type == "cpu" else 1
+        """Numbers of rows that are a multiple of this are all multiplied alike, to the last bit."""
         self._boolean_masks = getattr(self.config, "_attn_implementation", "eager") == "sdpa"
 
     @property
@@ -92,8 +95,10 @@ class Forward:
         Returns:
             logits_NV, in the model's precision.
         """
-        rows = torch.as_tensor(places[0], device=self.device)
-        columns = torch.as_tensor(places[1], device=self.device)
+        asked = len(places[0])
+        repeated = [asked - 1] * (-asked % self.rows_step)
+        rows = torch.tensor([*places[0], *(places[0][each] for each in repeated)], device=self.device)
+        columns = torch.tensor([*places[1], *(places[1][each] for each in repeated)], device=self.device)
 
         def pick(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden_BQH, *others = inputs
@@ -115,7 +120,7 @@ class Forward:
         logits: Tensor = output.logits
         if logits.shape[0] != 1 or logits.shape[1] != len(rows):
             logits = logits[rows, columns][None]  # a head that is not called as a module
-        return logits[0]
+        return logits[0, :asked]
 
     def _prepared(self, mask_B1QK: Tensor) -> Tensor:
         mask_B1QK = mask_B1QK.to(self.device)

@@ -34,9 +34,9 @@ _BYTES_PER_CHARACTER = 4
 class LocalEngine:
     """Batched generation and scoring with a model in this process. Implements `cai.engines.base.Engine`.
 
-    A text depends on its request alone: in float32 on a CPU it is the same, byte for byte, at any batch size. In bfloat16 the
-    kernels round differently for batches of other shapes, so a near-tie between two tokens may fall the other way; a resumed
-    run is identical all the same, because finished calls are remembered by their key and not made again.
+    An answer depends on its request alone. With `exact`, texts and scores are the same to the last bit whatever else is asked
+    at the same time. Without, kernels round differently for batches of other shapes: a score differs in its last digits, and a
+    near-tie between two tokens may fall the other way.
 
     The weights are read at the first call that needs them.
 
@@ -45,14 +45,18 @@ class LocalEngine:
         batch_tokens: Most prompt tokens in one forward pass, padding included; None: by the device. Lower it when memory is
             short; when it runs out, the engine halves its batches by itself and goes on.
         max_batch: Rows decoded together.
+        exact: See above; prompts then share no beginnings. None: on a CPU.
     """
 
-    def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None, max_batch: int = 64) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, batch_tokens: int | None = None, max_batch: int = 64, exact: bool | None = None
+    ) -> None:
         if max_batch < 1 or (batch_tokens is not None and batch_tokens < 1):
             raise ValueError(f"max_batch ({max_batch}) and batch_tokens ({batch_tokens}) must be at least 1")
         self._loaded = loaded
         self._batch_tokens = batch_tokens
         self._max_batch = max_batch
+        self._exact = exact
         self._vocabulary: Tensor | None = None
 
     @property
@@ -134,7 +138,7 @@ class LocalEngine:
 
     @cached_property
     def _limits(self) -> BatchLimits:
-        return BatchLimits.for_device(self._forward, self._max_batch, self._batch_tokens)
+        return BatchLimits.for_device(self._forward, self._max_batch, self._batch_tokens, exact=self._exact)
 
     def _prompt_tokens(self, request: ScoreRequest) -> int:
         return self._loaded.tokenizer.count(request.messages, request.response_prefix)

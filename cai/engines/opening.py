@@ -15,6 +15,8 @@ class EngineLimits(Protocol):
     def max_batch(self) -> int: ...
     @property
     def batch_tokens(self) -> int | None: ...
+    @property
+    def exact(self) -> bool | None: ...
 
 
 def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
@@ -27,4 +29,6 @@ def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
     from cai.engines.local import LocalEngine
     from cai.models.loading import open_model
 
-    return LocalEngine(open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch)
+    return LocalEngine(
+        open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch, exact=settings.exact
+    )

@@ -17,6 +17,10 @@ MIN_SHARED_SHARE = 0.5
 """Share of its tokens that a sequence must have in common with its neighbour to be packed with it. All prompts of one chat
 template have their first tokens in common; packing them for that would save less than the wider attention costs."""
 
+WIDTH_STEP = 64
+"""Trees are padded to a multiple of so many tokens. Kernels add up what lies in one row in blocks of up to 64: padded so, a row
+gets the same sums, to the last bit, beside any neighbours of its own width."""
+
 
 @dataclass(slots=True)
 class TokenTree:
@@ -68,8 +72,13 @@ class Forest:
     trees: tuple[TokenTree, ...]
 
     @property
+    def width(self) -> int:
+        """Q: tokens of a row, padding included."""
+        return padded_width(max(map(len, self.trees)))
+
+    @property
     def padded_tokens(self) -> int:
-        return len(self.trees) * max(map(len, self.trees))
+        return len(self.trees) * self.width
 
     @property
     def is_chains(self) -> bool:
@@ -90,7 +99,7 @@ class Forest:
         Args:
             window: Only ancestors less than so many positions back.
         """
-        Q = max(map(len, self.trees))
+        Q = self.width
         places_Q = torch.arange(Q)
         ends = [[*tree.ends, *range(len(tree) + 1, Q + 1)] for tree in self.trees]  # padding sees itself: no empty rows
         ends_RQ = torch.tensor(ends)
@@ -101,16 +110,22 @@ class Forest:
         return mask_RQQ[:, None]
 
     def _padded(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+        width = self.width
+        return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
-def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int) -> list[list[int]]:
+def padded_width(tokens: int) -> int:
+    """The next multiple of `WIDTH_STEP`."""
+    return -(-tokens // WIDTH_STEP) * WIDTH_STEP
+
+
+def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int, *, share: bool = True) -> list[list[int]]:
     """Put sequences with long common prefixes together.
 
     Args:
         sequences: Token ids.
         most_tokens: Tokens of one tree; a longer sequence stands alone.
+        share: False: only equal sequences come together.
 
     Returns:
         Groups of indices, each group in lexicographic order; the group with the longest sequence first.
@@ -121,7 +136,8 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int) -> lis
         sequence = sequences[index]
         shared = common_prefix(sequences[groups[-1][-1]], sequence) if groups else 0
         fits = size + len(sequence) - shared <= most_tokens
-        if groups and fits and shared >= MIN_SHARED_SHARE * len(sequence):
+        equal = bool(groups) and shared == len(sequence) == len(sequences[groups[-1][-1]])
+        if groups and fits and (shared >= MIN_SHARED_SHARE * len(sequence) if share else equal):
             groups[-1].append(index)
             size += len(sequence) - shared
         else:

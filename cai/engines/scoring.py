@@ -15,7 +15,7 @@ import torch
 
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.limits import BatchLimits
-from cai.engines.prefixes import Forest, TokenTree, group_by_prefix
+from cai.engines.prefixes import Forest, TokenTree, group_by_prefix, padded_width
 
 _LOGITS_AT_ONCE = 128
 """Rows of the vocabulary turned into float32 log-probabilities at a time: 128 of 150,000 tokens are 77 MB."""
@@ -47,11 +47,15 @@ def score_sequences(
 
     None stands for a request that alone does not fit into memory.
     """
-    waiting = deque(_plan(requests, limits.prefill_tokens))
+    waiting = deque(_plan(requests, limits))
     while waiting:
         batch = [waiting.popleft()]
         longest = _size(batch[0])
-        while waiting and (len(batch) + 1) * max(longest, _size(waiting[0])) <= limits.prefill_tokens:
+        while (
+            waiting
+            and (len(batch) + 1) * max(longest, _size(waiting[0])) <= limits.prefill_tokens
+            and not (limits.exact and _shape(batch[0]) != _shape(waiting[0]))
+        ):
             batch.append(waiting.popleft())
             longest = max(longest, _size(batch[-1]))
         scores: list[list[float]] | None = None
@@ -70,12 +74,22 @@ def score_sequences(
         else:
             limits.halve(len(flat))
             again = [*flat, *(request for group in waiting for request in group)]
-            waiting = deque(_plan(again, limits.prefill_tokens))
+            waiting = deque(_plan(again, limits))
 
 
-def _plan(requests: Sequence[ScoredSequences], most_tokens: int) -> list[list[ScoredSequences]]:
-    groups = group_by_prefix([list(request.longest) for request in requests], most_tokens)
+def _plan(requests: Sequence[ScoredSequences], limits: BatchLimits) -> list[list[ScoredSequences]]:
+    if limits.exact:
+        return sorted(([request] for request in requests), key=lambda group: _shape(group), reverse=True)
+    groups = group_by_prefix([list(request.longest) for request in requests], limits.prefill_tokens)
     return [[requests[position] for position in group] for group in groups]
+
+
+def _shape(group: Sequence[ScoredSequences]) -> tuple[int, bool]:
+    """Padded width of a group's tree, and whether it has branches: groups equal in both are computed alike."""
+    tree = TokenTree()
+    for sequence in sorted(sequence for request in group for sequence in request.sequences):
+        tree.add(sequence[:-1])
+    return padded_width(len(tree)), not tree.is_chain
 
 
 def _size(group: Sequence[ScoredSequences]) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-_GROWTH_COLUMNS = 64
+from cai.engines.prefixes import padded_width
 
 
 class SlotLayer(CacheLayerMixin):
@@ -84,7 +84,7 @@ class SlotCache(Cache):
             return
         slots = max(slots, have_slots)
         if columns > have_columns:
-            columns = -(-columns // _GROWTH_COLUMNS) * _GROWTH_COLUMNS
+            columns = padded_width(columns)
         columns = max(columns, have_columns)
         grown: list[list[Tensor]] = []
         for number, mine in enumerate(self.slot_layers):
@@ -122,7 +122,7 @@ class SlotCache(Cache):
         """Say how long the rows in slots 0, 1, 2 … are, before the forward pass that adds a token to each."""
         self.lengths = torch.tensor(lengths, device=device)
         self.rows = torch.arange(len(lengths), device=device)
-        self.width = max(lengths) + 1
+        self.width = padded_width(max(lengths) + 1)
 
     def sees(self, window: int | None = None) -> Tensor:
         """Boolean mask_B11C for that forward pass: each row sees its own tokens and the one being added."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cai.config.settings import RunConfig
 from cai.data.cards import DatasetFacts, dataset_card, kept_share, length_gap
 from cai.data.rows import RowKind, preference_rows, sft_rows, write_rows
-from cai.pipeline.session import Session
+from cai.pipeline.preflight import Inputs
+from cai.pipeline.session import Session, stage_key
 from cai.records import Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 from cai.store import write_bytes_atomically
 
@@ -31,22 +33,21 @@ def export(session: Session) -> None:
     folder, config = session.folder, session.inputs.config
     labelled = folder.stage(Stage.LABEL)
     assert labelled is not None, "the labels come before the export"
-    key = session.key(labelled.fingerprint, config.export_format, session.inputs.constitution.fingerprint)
-    target = folder.path / DATASETS
-    suffixes = _SUFFIXES[config.export_format]
-    names = {kind: [f"{kind}.{suffix}" for suffix in suffixes] for kind in ("sft", "preferences")}
-    wanted = [target / name for each in names.values() for name in each] + [target / "README.md"]
+    constitution, key = session.inputs.constitution, export_key(session.inputs, labelled.fingerprint)
+    wanted = exported_paths(config)
     if session.is_current(Stage.EXPORT, key) and all(path.is_file() for path in wanted):
         return
+    target = folder.path / DATASETS
+    names = _names(config)
     rows = {kind: max(_write(session, kind, target / name) for name in each) for kind, each in names.items()}
     facts = DatasetFacts(
-        name=f"Revisions and preferences under “{session.inputs.constitution.name}”",
+        name=f"Revisions and preferences under “{constitution.name}”",
         files={kind: each[0] for kind, each in names.items() if rows[kind]},
         rows=rows,
         ledger={f"{o.value}: {reason}" if reason else o.value: n for (o, reason), n in folder.ledger_reasons().items()},
-        models={"policy": str(config.policy), "feedback": str(config.feedback_or_policy)},
-        constitution=session.inputs.constitution.name,
-        constitution_fingerprint=session.inputs.constitution.fingerprint,
+        models=_models(config),
+        constitution=constitution.name,
+        constitution_fingerprint=constitution.fingerprint,
         seed=config.seed,
         kept_share=kept_share(finished_records(session)),
         length_gap=length_gap(pairs(session)),
@@ -54,6 +55,29 @@ def export(session: Session) -> None:
     write_bytes_atomically(target / "README.md", dataset_card(facts).encode())
     files = {kind: [f"{DATASETS}/{name}" for name in each] for kind, each in names.items()}
     folder.put_stage(Stage.EXPORT, key, {"files": files, "rows": rows})
+
+
+def export_key(inputs: Inputs, labelled: str) -> str:
+    """Fingerprint of the records (by that of their labels) and of all else that the card tells."""
+    constitution = inputs.constitution
+    return stage_key(
+        labelled, inputs.config.export_format, constitution.fingerprint, constitution.name, _models(inputs.config)
+    )
+
+
+def exported_paths(config: RunConfig) -> list[Path]:
+    """The files that `export` writes."""
+    target = config.run / DATASETS
+    return [target / name for each in _names(config).values() for name in each] + [target / "README.md"]
+
+
+def _names(config: RunConfig) -> dict[str, list[str]]:
+    suffixes = _SUFFIXES[config.export_format]
+    return {kind: [f"{kind}.{suffix}" for suffix in suffixes] for kind in ("sft", "preferences")}
+
+
+def _models(config: RunConfig) -> dict[str, str]:
+    return {"policy": str(config.policy), "feedback": str(config.feedback_or_policy)}
 
 
 def _write(session: Session, kind: str, path: Path) -> int:

@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from cai.data.filters import filtered
+from cai.engines.base import Engine
 from cai.labels import label_quality, run_labels
+from cai.labels.labelling import OnLabelEvent
 from cai.loop import LoopEvent, run_loop
-from cai.pipeline.session import Session
+from cai.pipeline.preflight import Inputs
+from cai.pipeline.session import Session, stage_key
 from cai.records import FailureRecord, LedgerEntry, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 
 HELD_OUT = "held out for the evaluation"
+
+
+@dataclass
+class Labelled:
+    """What the labels came to: together, every record's outcome."""
+
+    pairs: list[PreferenceRecord] = field(default_factory=list[PreferenceRecord])
+    entries: list[LedgerEntry] = field(default_factory=list[LedgerEntry])
+    failures: list[FailureRecord] = field(default_factory=list[FailureRecord])
+
+
+def generation_key(inputs: Inputs, policy: Engine, feedback: Engine) -> str:
+    """Fingerprint of all that the loop's records depend on."""
+    config = inputs.config
+    return stage_key(
+        inputs.fingerprint(),
+        inputs.constitution.fingerprint,
+        policy.fingerprint,
+        feedback.fingerprint,
+        config.loop.model_dump(mode="json", exclude={"chunk_items"}),
+        config.seed,
+    )
+
+
+def label_key(inputs: Inputs, feedback: Engine, generated: str) -> str:
+    """Fingerprint of all that the labels depend on; `generated` is that of the records they are made of."""
+    config = inputs.config
+    return stage_key(
+        generated,
+        config.filters.model_dump(mode="json"),
+        config.labels.model_dump(mode="json", exclude={"chunk_items"}),
+        feedback.fingerprint,
+    )
+
+
+def labelled(
+    records: Iterable[RevisionRecord], inputs: Inputs, feedback: Engine, on_event: OnLabelEvent | None = None
+) -> Labelled:
+    """Filter what is spoilt, and label the rest."""
+    found = Labelled()
+
+    def sound() -> Iterable[RevisionRecord]:
+        for record in records:
+            entry = filtered(inputs.config.filters, record, cut=record.final_cut)
+            if entry is None:
+                yield record
+            else:
+                found.entries.append(entry)
+
+    made = run_labels(
+        sound(), inputs.constitution, feedback, inputs.config.labels, seed=inputs.config.seed, on_event=on_event
+    )
+    for each in made:
+        match each:
+            case PreferenceRecord():
+                found.pairs.append(each)
+                found.entries.append(LedgerEntry(uid=each.uid, replica=each.replica, outcome=Outcome.PAIR))
+            case FailureRecord():
+                found.failures.append(each)
+            case LedgerEntry():
+                found.entries.append(each)
+    return found
 
 
 def generate(session: Session) -> None:
     """Draft, critique and revise every item that is not held out. Done already on the same inputs: nothing happens."""
     inputs, folder = session.inputs, session.folder
     config, items = inputs.config, inputs.training_items
-    key = session.key(
-        inputs.fingerprint(),
-        inputs.constitution.fingerprint,
-        session.policy.fingerprint,
-        session.feedback.fingerprint,
-        config.loop.model_dump(mode="json", exclude={"chunk_items"}),
-        config.seed,
-    )
+    key = generation_key(inputs, session.policy, session.feedback)
     if session.is_current(Stage.GENERATE, key):
         return
     threads = len(items) * config.loop.replicas
@@ -56,55 +115,24 @@ def generate(session: Session) -> None:
 def label(session: Session) -> None:
     """Filter what is spoilt, and label the rest by AI feedback; afterwards no item is without an outcome."""
     inputs, folder = session.inputs, session.folder
-    config = inputs.config
     generated = folder.stage(Stage.GENERATE)
     assert generated is not None, "the loop runs before the labels"
-    key = session.key(
-        generated.fingerprint,
-        config.filters.model_dump(mode="json"),
-        config.labels.model_dump(mode="json", exclude={"chunk_items"}),
-        session.feedback.fingerprint,
-    )
+    key = label_key(inputs, session.feedback, generated.fingerprint)
     if session.is_current(Stage.LABEL, key):
         return
-    entries: list[LedgerEntry] = []
-
-    def sound() -> Iterator[RevisionRecord]:
-        for record in folder.records(RecordKind.REVISION, RevisionRecord):
-            entry = filtered(config.filters, record, cut=record.final_cut)
-            if entry is None:
-                yield record
-            else:
-                entries.append(entry)
-
-    pairs: list[PreferenceRecord] = []
-    failures: list[FailureRecord] = []
-    made = run_labels(
-        sound(),
-        inputs.constitution,
+    found = labelled(
+        folder.records(RecordKind.REVISION, RevisionRecord),
+        inputs,
         session.feedback,
-        config.labels,
-        seed=config.seed,
-        on_event=lambda done, total, finished: session.tell(
-            "label", done, total, f"{finished} pairs finished" if finished else ""
-        ),
+        lambda done, total, finished: session.tell("label", done, total, f"{finished} pairs finished" if finished else ""),
     )
-    for each in made:
-        match each:
-            case PreferenceRecord():
-                pairs.append(each)
-                entries.append(LedgerEntry(uid=each.uid, replica=each.replica, outcome=Outcome.PAIR))
-            case FailureRecord():
-                failures.append(each)
-            case LedgerEntry():
-                entries.append(each)
     earlier = [f for f in folder.records(RecordKind.FAILURE, FailureRecord) if f.stage != Stage.LABEL]
-    quality = label_quality(pairs, entries)
+    quality = label_quality(found.pairs, found.entries)
     with folder.transaction():
         session.forget_after(Stage.LABEL)
-        folder.put_records(RecordKind.PREFERENCE, pairs)
-        folder.put_records(RecordKind.FAILURE, [*earlier, *failures])
-        folder.settle([*entries, *_failed(failures)])
+        folder.put_records(RecordKind.PREFERENCE, found.pairs)
+        folder.put_records(RecordKind.FAILURE, [*earlier, *found.failures])
+        folder.settle([*found.entries, *_failed(found.failures)])
         folder.assert_balanced(finished=True)
         folder.put_stage(Stage.LABEL, key, quality.model_dump(mode="json"))
 

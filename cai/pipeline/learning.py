@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from cai.config.settings import RunConfig
 from cai.data.rows import sft_records
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.exporting import finished_records, pairs
 from cai.pipeline.session import Session
-from cai.records import SFTRecord, Stage
+from cai.records import PreferenceRecord, RevisionRecord, SFTRecord, Stage
 from cai.training.results import OnEvent, TrainingEvent, TrainingResult
 
 
@@ -53,11 +56,15 @@ def _noted(session: Session, stage: Stage, result: TrainingResult) -> TrainingRe
 
 def trained_spec(session: Session, stage: Stage) -> ModelSpec | None:
     """The model that a training stage of this configuration left in the run folder, as a model to load; None without one."""
-    policy = session.inputs.config.policy
-    settings = session.inputs.config.sft if stage is Stage.SFT else session.inputs.config.dpo
-    folder = session.folder.path / stage
     # The note in the run folder, not the files: a model of other records may still lie there.
-    if settings is None or session.folder.stage(stage) is None:
+    return trained_place(session.inputs.config, stage) if session.folder.stage(stage) is not None else None
+
+
+def trained_place(config: RunConfig, stage: Stage) -> ModelSpec | None:
+    """Where a training stage leaves its model, as a model to load; None when the configuration has no such stage."""
+    policy, folder = config.policy, config.run / stage
+    settings = config.sft if stage is Stage.SFT else config.dpo
+    if settings is None:
         return None
     if settings.lora is not None and not settings.merge:
         return policy.model_copy(update={"adapter": str(folder / "adapter")})
@@ -71,9 +78,13 @@ def newest_spec(session: Session) -> ModelSpec | None:
 
 def anchors(session: Session) -> list[SFTRecord]:
     """Drafts that needed no change. A prompt with a pair has none: its draft may be the reply that was rejected."""
-    judged = {pair.uid for pair in pairs(session)}
-    kept = (record for record in finished_records(session) if not record.changed and record.uid not in judged)
-    return list(sft_records(kept))
+    return unjudged(finished_records(session), pairs(session))
+
+
+def unjudged(records: Iterable[RevisionRecord], judged: Iterable[PreferenceRecord]) -> list[SFTRecord]:
+    """Of finished records, the drafts that needed no change and whose prompt has no pair."""
+    with_pair = {pair.uid for pair in judged}
+    return list(sft_records(record for record in records if not record.changed and record.uid not in with_pair))
 
 
 def _told(session: Session, name: str) -> OnEvent:

@@ -71,10 +71,6 @@ class Session:
             self.folder.forget_stage(later)
         self.folder.put_measurements(EVALUATION, [])
 
-    def key(self, *parts: object) -> str:
-        """Fingerprint of what a stage's result depends on."""
-        return fingerprint([MANIFEST_VERSION, *parts])
-
     def write_manifest(self) -> None:
         """Everything one needs to know to repeat the run."""
         config = self.inputs.config
@@ -97,6 +93,11 @@ class Session:
                 "environment": _environment(),
             }
         )
+
+
+def stage_key(*parts: object) -> str:
+    """Fingerprint of what a stage's result depends on."""
+    return fingerprint([MANIFEST_VERSION, *parts])
 
 
 @contextmanager

@@ -119,6 +119,15 @@ class CallTable:
             for call in waiting:
                 self._waiting.pop(call.key, None)
 
+    def examples(self, stage: str, kind: Literal["generate", "score"], limit: int) -> list[str]:
+        """Results of up to `limit` answered calls of one stage, as JSON: chosen by their keys, so at random, yet always alike."""
+        rows = self._database.query(
+            "SELECT result FROM calls WHERE stage = ? AND kind = ? AND json_extract(result, '$.cause') IS NULL "
+            "ORDER BY key LIMIT ?",
+            (stage, kind, limit),
+        )
+        return [result for (result,) in rows]
+
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost in this run folder, over all its processes. `reused` is 0: it belongs to a process."""
         self.flush()

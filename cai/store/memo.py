@@ -32,9 +32,9 @@ LASTING_FAILURES = frozenset({"prompt_too_long"})
 """Causes that depend on the request alone, and so are remembered. Any other failure is tried again by the next run."""
 
 SCORES_TOGETHER = 32
-"""Score requests computed, and remembered, together. A sum of logs differs in its last bit with what else is in the batch, so
-the batches of a resumed run must be those of an uninterrupted one: they follow from the requests alone, and none is ever half
-known."""
+"""Score requests computed, and remembered, together. Where an engine is not exact (on a GPU), a sum of logs differs in its last
+bit with what else is in the batch, so the batches of a resumed run must be those of an uninterrupted one: they follow from the
+requests alone, and none is ever half known."""
 
 Request = TypeVar("Request", GenerationRequest, ScoreRequest)
 Result = TypeVar("Result", Generation | RequestFailure, Scores | RequestFailure)
@@ -78,12 +78,12 @@ class MemoisedEngine:
         return self._engine.request_key(request)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-        stages = [self._stage or _stage_of(request.noise_key) for request in requests]
-        return self._answer("generate", requests, stages, self._engine.generate, _read_generation)
+        stages = [self._stage or stage_of(request) for request in requests]
+        return self._answer("generate", requests, stages, self._engine.generate, read_generation)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
         return self._answer(
-            "score", requests, [self._stage or "score"] * len(requests), self._engine.score, _read_scores, SCORES_TOGETHER
+            "score", requests, [self._stage or stage_of(r) for r in requests], self._engine.score, read_scores, SCORES_TOGETHER
         )
 
     @contextmanager
@@ -188,9 +188,11 @@ class MemoisedEngine:
         self._usage[stage] = self._usage.get(stage, Usage()) + usage
 
 
-def _stage_of(noise_key: str) -> str:
-    """The stage in `seed/uid/replica/stage/round`; the uid may hold slashes of its own."""
-    parts = noise_key.rsplit("/", 2)
+def stage_of(request: GenerationRequest | ScoreRequest) -> str:
+    """The stage in a noise key `seed/uid/replica/stage/round` (the uid may hold slashes of its own); `score` for scores."""
+    if isinstance(request, ScoreRequest):
+        return "score"
+    parts = request.noise_key.rsplit("/", 2)
     return parts[1] if len(parts) == 3 else "generate"
 
 
@@ -198,7 +200,8 @@ def _read_failure(stored: dict[str, Any]) -> RequestFailure | None:
     return RequestFailure(stored["cause"], stored["detail"]) if "cause" in stored else None
 
 
-def _read_generation(stored: dict[str, Any]) -> GenerationResult:
+def read_generation(stored: dict[str, Any]) -> GenerationResult:
+    """The answer in a stored call's `result`, as it was given."""
     return _read_failure(stored) or Generation(
         text=stored["text"],
         finish_reason=FinishReason(stored["finish_reason"]),
@@ -208,5 +211,6 @@ def _read_generation(stored: dict[str, Any]) -> GenerationResult:
     )
 
 
-def _read_scores(stored: dict[str, Any]) -> ScoreResult:
+def read_scores(stored: dict[str, Any]) -> ScoreResult:
+    """The scores in a stored call's `result`, as they were given."""
     return _read_failure(stored) or Scores(logps=tuple(stored["logps"]), prompt_tokens=stored["prompt_tokens"])

@@ -99,6 +99,18 @@ class RunFolder:
             raise
         return cls(path, database, lock)
 
+    @classmethod
+    def look_at(cls, path: Path) -> RunFolder | None:
+        """The run at `path`, read only; None where none has begun. Nothing is made, locked or changed.
+
+        Raises:
+            StoreError: If the folder is foreign or damaged.
+        """
+        path = Path(path)
+        _refuse_foreign(path, create=True)
+        database = path / DATABASE_NAME
+        return cls.open(path, read_only=True) if database.is_file() and database.stat().st_size else None
+
     def close(self) -> None:
         """Commit what waits, close the database, free the lock. Safe to call twice."""
         try:

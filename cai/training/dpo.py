@@ -47,6 +47,14 @@ def train_dpo(
         TrainingError: No pair is left to train on; the loss stopped being finite; the folder cannot be used.
         ProblemList: Rows are too long and `overlong` is "refuse".
     """
+    course = dpo_course(model_spec, pairs, anchors, settings)
+    return run_course(course, Path(output_folder), resume=resume, on_event=on_event)
+
+
+def dpo_course(
+    model_spec: ModelSpec, pairs: Iterable[PreferenceRecord], anchors: Iterable[SFTRecord], settings: DPOSettings
+) -> Course:
+    """What `train_dpo` would train on what, its steps and its fingerprint. Reads a tokenizer, and no weights."""
     model = open_policy(model_spec, settings)
     longest = min(settings.max_length_tokens, model.context_tokens)
     rows, dropped = encode_pairs(pairs, model.tokenizer, settings, longest, max_p_chosen=settings.max_p_chosen)
@@ -65,5 +73,4 @@ def train_dpo(
         anchors_per_row=settings.anchors_per_pair,
     )
     objective = PreferenceObjective(settings)
-    course = Course(model, rows, used, (*dropped, *dropped_anchors), plan, objective, settings)
-    return run_course(course, Path(output_folder), resume=resume, on_event=on_event)
+    return Course(model, rows, used, (*dropped, *dropped_anchors), plan, objective, settings)

@@ -235,6 +235,7 @@ def test_an_engine_is_opened_by_the_name_of_a_model(open_tiny: OpenTiny) -> None
     class Limits:
         max_batch = 2
         batch_tokens = 64
+        exact = None
 
     loaded = open_tiny("llama")
     engine = open_engine(loaded.spec, Limits())

@@ -1,0 +1,218 @@
+"""What a run would do, found out by doing it on engines that compute nothing. Reads only: no weights, no write, no lock.
+
+The stages' own functions are run twice. First every call that is not stored fails: what is asked then is asked whatever the
+answers will be, and the rows that fail are the rows to be made. Then every such call is answered by a guess, drawn from the
+stored answers of its stage, so that what follows from it is counted too.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from cai.engines.base import Engine
+from cai.engines.opening import open_engine
+from cai.evaluation.before_after import evaluate
+from cai.loop import run_loop
+from cai.pipeline.changes import Before, Comparison
+from cai.pipeline.exporting import export_key, exported_paths
+from cai.pipeline.forecasting import NOT_MADE, ForecastingEngine, StageForecast, Tally
+from cai.pipeline.generating import Labelled, generation_key, label_key, labelled
+from cai.pipeline.learning import trained_place
+from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
+from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
+from cai.pipeline.preflight import Inputs
+from cai.pipeline.retraining import Rows, forecast_training
+from cai.pipeline.session import ORDER
+from cai.records import FailureRecord, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
+from cai.store import RunFolder, Usage
+
+
+def plan(inputs: Inputs, *, until: Stage = Stage.EVALUATE) -> Plan:
+    """Find out what `run(session, until=until)` would do with these inputs.
+
+    Raises:
+        StoreError: If the folder is foreign or damaged.
+        ModelError: If a model cannot be used after all.
+    """
+    folder = RunFolder.look_at(inputs.config.run)
+    with folder or nullcontext():
+        return _Planning(inputs, folder, until).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the loop and the labels come to."""
+
+    records: list[RevisionRecord]
+    failures: list[FailureRecord]
+    labels: Labelled
+
+    @property
+    def waiting(self) -> list[FailureRecord]:
+        """The rows that wait for a call."""
+        return [each for each in (*self.failures, *self.labels.failures) if each.cause == NOT_MADE]
+
+    @property
+    def rows(self) -> Rows:
+        """What is trained on."""
+        good = {(e.uid, e.replica) for e in self.labels.entries if e.outcome in {Outcome.PAIR, Outcome.KEPT}}
+        finished = [record for record in self.records if (record.uid, record.replica) in good]
+        return Rows(finished, self.labels.pairs, certain=not self.waiting)
+
+
+class _Planning:
+    def __init__(self, inputs: Inputs, folder: RunFolder | None, until: Stage) -> None:
+        self._inputs = inputs
+        self._folder = folder
+        self._until = until
+        self._wanted = ORDER[: ORDER.index(until) + 1]
+        config = inputs.config
+        self._policy = open_engine(config.policy, config.engine)
+        same = config.feedback_or_policy == config.policy
+        self._feedback = self._policy if same else open_engine(config.feedback_or_policy, config.engine)
+        self._generated = generation_key(inputs, self._policy, self._feedback)
+        self._labelled = label_key(inputs, self._feedback, self._generated)
+        self._certain, self._expected = Tally(), Tally()
+
+    def plan(self) -> Plan:
+        comparison = self._comparison()
+        made = self._make(self._certain, guess=False)
+        guessed = self._make(self._expected, guess=True)
+        stages = [*self._rows_stages(made)]
+        for stage in self._forecast_training(made, guessed):
+            stages.append(stage)
+        if Stage.EVALUATE in self._wanted and (evaluation := self._evaluation(stages, certain=not made.waiting)):
+            stages.append(evaluation)
+        places = {item.uid: place for place, item in enumerate(self._inputs.items)}
+        rows = [
+            PlannedRow(row.uid, row.replica, row.stage, comparison.why(row.uid) if comparison else "new run")
+            for row in sorted(made.waiting, key=lambda row: (places[row.uid], row.replica))
+        ]
+        return Plan(
+            folder=self._inputs.config.run,
+            begun=self._folder is not None,
+            changes=tuple(comparison.changes()) if comparison else (),
+            stages=tuple(stages),
+            calls=tuple(self._calls()),
+            rows=tuple(rows),
+            all_rows=len(self._inputs.training_items) * self._inputs.config.loop.replicas,
+        )
+
+    def _comparison(self) -> Comparison | None:
+        if self._folder is None:
+            return None
+        models = {"policy": self._policy.fingerprint, "feedback": self._feedback.fingerprint}
+        return Comparison(Before.read(self._folder), self._inputs, models)
+
+    def _is_current(self, stage: Stage, key: str) -> bool:
+        finished = self._folder.stage(stage) if self._folder else None
+        return finished is not None and finished.fingerprint == key
+
+    def _engine(self, engine: Engine, tally: Tally, *, guess: bool) -> ForecastingEngine:
+        return ForecastingEngine(engine, self._folder.calls if self._folder else None, tally, guess=guess)
+
+    # ---- loop, labels, data sets
+
+    def _make(self, tally: Tally, *, guess: bool) -> _Made:
+        """The records and labels, read where they are finished, else made with what is stored and, with `guess`, guessed."""
+        inputs, folder = self._inputs, self._folder
+        feedback = self._engine(self._feedback, tally, guess=guess)
+        failures: list[FailureRecord] = []
+        if folder is not None and self._is_current(Stage.GENERATE, self._generated):
+            records = list(folder.records(RecordKind.REVISION, RevisionRecord))
+        else:
+            policy = self._engine(self._policy, tally, guess=guess)
+            config = inputs.config
+            made = list(run_loop(inputs.training_items, inputs.constitution, policy, feedback, config.loop, seed=config.seed))
+            records = [each for each in made if isinstance(each, RevisionRecord)]
+            failures = [each for each in made if isinstance(each, FailureRecord)]
+        if Stage.LABEL not in self._wanted:
+            labels = Labelled()
+        elif folder is not None and self._is_current(Stage.LABEL, self._labelled):
+            pairs = folder.records(RecordKind.PREFERENCE, PreferenceRecord)
+            labels = Labelled(pairs=list(pairs), entries=list(folder.ledger()))
+        else:
+            labels = labelled(records, inputs, feedback)
+        return _Made(records, failures, labels)
+
+    def _rows_stages(self, made: _Made) -> list[PlannedStage]:
+        waiting = {"loop": 0, "labels": 0}
+        for failure in made.waiting:
+            waiting["labels" if failure.stage == Stage.LABEL else "loop"] += 1
+        keys = {Stage.GENERATE: self._generated, Stage.LABEL: self._labelled}
+        keys[Stage.EXPORT] = export_key(self._inputs, self._labelled)
+        stages: list[PlannedStage] = []
+        for stage in (each for each in self._wanted if each in keys):
+            whole = stage is not Stage.EXPORT or all(path.is_file() for path in exported_paths(self._inputs.config))
+            if self._is_current(stage, keys[stage]) and whole:
+                stages.append(PlannedStage(stage, "finished", "nothing it depends on has changed"))
+                continue
+            rows = {Stage.GENERATE: waiting["loop"], Stage.LABEL: waiting["loop"] + waiting["labels"]}.get(stage, 0)
+            if stage is Stage.EXPORT:
+                why = "written again from the records"
+            elif rows:
+                why = f"{rows} row{'s' if rows > 1 else ''} to be made"
+            else:
+                why = "put together again; every answer is stored"
+            stages.append(PlannedStage(stage, "to do", why))
+        return stages
+
+    # ---- training and evaluation
+
+    def _forecast_training(self, made: _Made, guessed: _Made) -> list[PlannedStage]:
+        stages: list[PlannedStage] = []
+        for stage in (each for each in self._wanted if each in (Stage.SFT, Stage.DPO)):
+            again = any(each.state == "to do" for each in stages)
+            found = forecast_training(
+                self._inputs.config, stage, made.rows, guessed.rows, start_changes=again, asked_for=self._until is stage
+            )
+            stages += [found] if found else []
+        return stages
+
+    def _evaluation(self, stages: list[PlannedStage], *, certain: bool) -> PlannedStage | None:
+        config = self._inputs.config
+        trained = [each for each in stages if each.trains]
+        suite = suite_of(self._inputs, self._feedback)
+        if not trained or suite is None:
+            return None
+        again = any(each.state == "to do" for each in trained)
+        place = trained_place(config, trained[-1].stage)
+        assert place is not None, "a stage that trains leaves a model"
+        after = self._policy if again else open_engine(place, config.engine)
+        if not again and all(each.state == "finished" for each in stages if each.stage in (Stage.GENERATE, Stage.LABEL)):
+            key = evaluation_key(self._inputs, suite, self._policy, after, self._feedback)
+            if self._is_current(Stage.EVALUATE, key) and (config.run / EVALUATION_NAME).is_file():
+                return PlannedStage(Stage.EVALUATE, "finished", "nothing it depends on has changed")
+        for tally, guess in ((self._certain, False), (self._expected, True)):
+            if not guess and again and not certain:
+                continue  # should no pair change, nothing is trained
+            calls = self._folder.calls if self._folder and not again else None
+            answers = ForecastingEngine(after, calls, tally, guess=guess, fingerprint="to be trained" if again else None)
+            judged = suite_of(self._inputs, self._engine(self._feedback, tally, guess=guess))
+            assert judged is not None, "it was there a moment ago"
+            evaluate(self._engine(self._policy, tally, guess=guess), answers, judged, config.evaluation, seed=config.seed)
+        return PlannedStage(Stage.EVALUATE, "to do", "the trained model changes" if again else "measured again")
+
+    # ---- calls
+
+    def _calls(self) -> list[PlannedCalls]:
+        usage = self._folder.usage() if self._folder else {}
+        found: list[PlannedCalls] = []
+        for name, expected in self._expected.stages.items():
+            certain = self._certain.stages.get(name, StageForecast())
+            cost = usage.get(name, Usage())
+            known = cost.calls - cost.failures
+            found.append(
+                PlannedCalls(
+                    name=name,
+                    reused=expected.reused,
+                    certain=certain.calls,
+                    calls=expected.calls,
+                    prompt_tokens=expected.prompt_tokens,
+                    new_tokens=expected.new_tokens,
+                    most_new_tokens=expected.most_new_tokens,
+                    seconds=round(expected.calls * cost.seconds / known, 1) if known else None if expected.calls else 0.0,
+                )
+            )
+        return found

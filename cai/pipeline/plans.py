@@ -1,0 +1,100 @@
+"""The parts of a plan. Plain values: importing this module costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from cai.pipeline.changes import Change
+from cai.records import Stage
+
+StageState: TypeAlias = Literal["finished", "to do"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCalls:
+    """Calls of one kind (`draft`, `critique`, … `score`).
+
+    Args:
+        name: Of the kind.
+        reused: Stored already.
+        certain: To be made, whatever the answers of others.
+        calls: To be made, with those that hang on answers not there yet: an estimate where it differs from `certain`.
+        prompt_tokens: Of `calls`.
+        new_tokens: Expected, by stored answers of the kind; without any, the most there can be.
+        most_new_tokens: If every answer is as long as it may be.
+        seconds: Expected, by the stored calls of the kind; None when none has been made yet.
+    """
+
+    name: str
+    reused: int
+    certain: int
+    calls: int
+    prompt_tokens: int
+    new_tokens: int
+    most_new_tokens: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage of the run: whether it is to be done, why, and for training the seconds it is expected to take (None: unknown)."""
+
+    stage: Stage
+    state: StageState
+    why: str
+    seconds: float | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.stage in (Stage.SFT, Stage.DPO)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row that waits for a call: the stage it waits in, and why the call is not stored."""
+
+    uid: str
+    replica: int
+    stage: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do.
+
+    Args:
+        folder: Of the run.
+        begun: Whether there is a run in it.
+        changes: What is not as it was.
+        stages: In their order.
+        calls: By kind.
+        rows: That wait for a call, in the order of the input.
+        all_rows: (prompt, replica) pairs that go through the loop.
+    """
+
+    folder: Path
+    begun: bool
+    changes: tuple[Change, ...]
+    stages: tuple[PlannedStage, ...]
+    calls: tuple[PlannedCalls, ...]
+    rows: tuple[PlannedRow, ...]
+    all_rows: int
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return all(stage.state == "finished" for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all calls and trainings, without loading models; None where one of them is unknown."""
+        parts = [each.seconds for each in self.calls if each.calls]
+        parts += [each.seconds for each in self.stages if each.state == "to do" and each.trains]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs; every row is there."""
+        return {**asdict(self), "folder": str(self.folder), "nothing_to_do": self.nothing_to_do, "seconds": self.seconds}

@@ -1,0 +1,81 @@
+"""An answer of an exact engine is the same, to the last bit, whatever else is asked at the same time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import conversations
+
+from cai.engines.base import GenerationRequest, GenerationResult, SamplingParams, ScoreRequest, ScoreResult
+from cai.engines.local import LocalEngine
+from cai.models.loading import LoadedModel, load_model
+from cai.models.spec import ModelSpec
+from constitution.messages import Message, system, user
+
+Opened = Callable[[Architecture, str], LoadedModel]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    kept: dict[tuple[str, str], LoadedModel] = {}
+
+    def open_it(architecture: Architecture, dtype: str) -> LoadedModel:
+        if (architecture, dtype) not in kept:
+            folder: Path = make_checkpoint(tmp_path_factory.mktemp(f"{architecture}-{dtype}"), architecture)
+            spec = ModelSpec.model_validate(
+                {
+                    "name": str(folder),
+                    "device": "cpu",
+                    "dtype": dtype,
+                    "base_model_form": "plain" if architecture == "gpt2" else "auto",
+                }
+            )
+            kept[architecture, dtype] = load_model(spec)
+        return kept[architecture, dtype]
+
+    return open_it
+
+
+def asked(architecture: Architecture, count: int) -> tuple[list[GenerationRequest], list[ScoreRequest]]:
+    """Prompts of all lengths, some with a long beginning in common; greedy and drawn; scores with and without branches."""
+    chance = random.Random(architecture)
+    prompts = [each for each in conversations(count, 12) if not (architecture == "gemma3" and each[0].role == "system")]
+    generations: list[GenerationRequest] = []
+    scores: list[ScoreRequest] = []
+    for number, prompt in enumerate(prompts):
+        greedy = SamplingParams(temperature=0.0, max_tokens=chance.randint(1, 24))
+        drawn = SamplingParams(temperature=0.9, max_tokens=chance.randint(1, 24))
+        generations.append(GenerationRequest(prompt, chance.choice([greedy, drawn]), f"0/{number}/0/draft/0"))
+        continuations = chance.choice([(" A", " B"), (" Nothing to change", " Fault:"), (" The better reply is (A).",)])
+        scores.append(ScoreRequest(prompt, continuations, chance.choice(["", "It is"])))
+    return generations, scores
+
+
+def results(
+    loaded: LoadedModel, generations: Sequence[GenerationRequest], scores: Sequence[ScoreRequest], max_batch: int = 64
+) -> tuple[dict[int, GenerationResult], dict[int, ScoreResult]]:
+    engine = LocalEngine(loaded, max_batch=max_batch)  # exact by itself: the model is on a CPU
+    return dict(engine.generate(generations)), dict(engine.score(scores))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_part_of_the_requests_gets_what_it_gets_among_all(
+    opened: Opened, architecture: Architecture, dtype: str
+) -> None:
+    loaded = opened(architecture, dtype)
+    generations, scores = asked(architecture, 14)
+    texts, logps = results(loaded, generations, scores)
+    chance = random.Random(f"{architecture} {dtype}")
+    for size in (1, 2, 3, 5, 8):
+        part = chance.sample(range(len(generations)), size)
+        some_texts, some_logps = results(loaded, [generations[i] for i in part], [scores[i] for i in part], chance.randint(1, 9))
+        assert [some_texts[n] for n in range(size)] == [texts[i] for i in part]
+        assert [some_logps[n] for n in range(size)] == [logps[i] for i in part]
