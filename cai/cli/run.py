@@ -18,28 +18,29 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set dpo.beta=0.2. May be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+AsPlan = Annotated[bool, typer.Option("--plan", help="Only say what would be done, why, and how long it would take.")]
 
 ROWS_FAILED = 3
 
 
-def run(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+def run(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
     """All of it: principles and prompts in; data sets, a trained model, before/after and a report out. Resumes by itself."""
-    perform(read(config, settings), until=Stage.EVALUATE, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.EVALUATE, json=json)
 
 
-def generate(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+def generate(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
     """Draft, critique and revise."""
-    perform(read(config, settings), until=Stage.GENERATE, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.GENERATE, json=json)
 
 
-def label(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+def label(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
     """Label pairs by AI feedback (what comes before is done first, or reused)."""
-    perform(read(config, settings), until=Stage.LABEL, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.LABEL, json=json)
 
 
-def export(config: ConfigFile, settings: Settings = None, *, json: AsJson = False) -> None:
+def export(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
     """Write the data sets (what comes before is done first, or reused)."""
-    perform(read(config, settings), until=Stage.EXPORT, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.EXPORT, json=json)
 
 
 def read(path: Path | None, settings: list[str] | None) -> RunConfig:
@@ -73,3 +74,17 @@ def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
         print_summary(summary)
     if summary.failed_rows:
         raise typer.Exit(ROWS_FAILED)
+
+
+def foresee(config: RunConfig, *, until: Stage, json: bool) -> None:
+    """Say what running up to a stage would do; nothing is computed or written."""
+    import json as json_
+
+    from cai.cli.planned import print_plan
+    from cai.pipeline import plan, read_inputs
+
+    found = plan(read_inputs(config), until=until)
+    if json:
+        typer.echo(json_.dumps(found.as_json(), indent=1, ensure_ascii=False))
+    else:
+        print_plan(found)

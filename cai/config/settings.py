@@ -39,8 +39,8 @@ class EngineSettings(BaseModel):
     exact: Annotated[
         bool | None,
         Field(
-            description="Answers do not depend, even in the last bit, on what else is asked: running again after an edit equals "
-            "a fresh run. Prompts then share no beginnings. null: on a CPU; on a GPU near-ties may fall either way."
+            description="Answers do not depend, even in the last bit, on what else is asked: a re-run after an edit equals a "
+            "fresh one. Prompts then share no beginnings. null: on a CPU; on a GPU near-ties may fall either way."
         ),
     ] = None
 

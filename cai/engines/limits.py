@@ -34,9 +34,7 @@ class BatchLimits:
     """As they were before memory ran out, until a smaller batch has fitted."""
 
     @classmethod
-    def for_device(
-        cls, forward: Forward, rows: int, prefill_tokens: int | None, *, exact: bool | None = None
-    ) -> BatchLimits:
+    def for_device(cls, forward: Forward, rows: int, prefill_tokens: int | None, *, exact: bool | None = None) -> BatchLimits:
         """By what the device has free now: half of a GPU's, a quarter of the machine's memory (at most 1.5 GiB) otherwise.
 
         `exact` None: on a CPU. Kernels of GPUs round differently for other numbers of rows whatever their widths.

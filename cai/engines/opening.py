@@ -29,6 +29,4 @@ def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
     from cai.engines.local import LocalEngine
     from cai.models.loading import open_model
 
-    return LocalEngine(
-        open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch, exact=settings.exact
-    )
+    return LocalEngine(open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch, exact=settings.exact)

@@ -79,7 +79,7 @@ def score_sequences(
 
 def _plan(requests: Sequence[ScoredSequences], limits: BatchLimits) -> list[list[ScoredSequences]]:
     if limits.exact:
-        return sorted(([request] for request in requests), key=lambda group: _shape(group), reverse=True)
+        return sorted(([request] for request in requests), key=_shape, reverse=True)
     groups = group_by_prefix([list(request.longest) for request in requests], limits.prefill_tokens)
     return [[requests[position] for position in group] for group in groups]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import ValidationError
@@ -21,8 +22,8 @@ ChangeKind: TypeAlias = Literal["principle", "constitution", "setting", "model",
 
 NEVER_IN_A_PROMPT = frozenset({"rationale", "tests"})
 """Fields of a principle that reach neither a prompt nor a draw (see `Principle.fingerprint`)."""
-_SHOWN_OTHERWISE = ("run", "constitution", "principles")
-"""Settings whose effect is told as a change of principles, or that have none."""
+_SHOWN_OTHERWISE = ("run", "constitution", "principles", "prompts", "lab")
+"""Settings whose effect is told as a change of principles or prompts, or that have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,8 @@ class Comparison:
         return [*self._principles(), *self._settings(), *self._models(), *self._prompts()]
 
     def why(self, uid: str) -> str:
-        """Why a row's answers are not all there."""
-        item = next((each for each in self.inputs.training_items if each.uid == uid), None)
-        if item is None:
-            return "not in the input"
-        old = self.before.items.get(uid)
+        """Why the answers of an item of the input are not all there."""
+        item, old = self._items[uid], self.before.items.get(uid)
         if old is None:
             return "new prompt"
         if (old.messages, old.tags) != (item.messages, item.tags):
@@ -96,6 +94,10 @@ class Comparison:
             return f"{others[0].kind} {others[0].name} changed" + (" …" if len(others) > 1 else "")
         edited = [change.name for change in self._principles() if not NEVER_IN_A_PROMPT.issuperset(change.what)]
         return f"{', '.join(edited)} changed" if edited else "not finished yet"
+
+    @cached_property
+    def _items(self) -> dict[str, Item]:
+        return {item.uid: item for item in self.inputs.items}
 
     def _drawn_otherwise(self, item: Item) -> Iterator[str]:
         if self.before.constitution is None:
@@ -167,7 +169,9 @@ class Comparison:
             ("edited", edited),
         ):
             if uids:
-                yield Change("prompts", name, (f"{len(uids)} of {len(old if name == 'removed' else new)}",), len(uids) * replicas)
+                yield Change(
+                    "prompts", name, (f"{len(uids)} of {len(old if name == 'removed' else new)}",), len(uids) * replicas
+                )
 
 
 def changed_fields(old: Principle, new: Principle) -> tuple[str, ...]:

@@ -60,9 +60,7 @@ def export(session: Session) -> None:
 def export_key(inputs: Inputs, labelled: str) -> str:
     """Fingerprint of the records (by that of their labels) and of all else that the card tells."""
     constitution = inputs.constitution
-    return stage_key(
-        labelled, inputs.config.export_format, constitution.fingerprint, constitution.name, _models(inputs.config)
-    )
+    return stage_key(labelled, inputs.config.export_format, constitution.fingerprint, constitution.name, _models(inputs.config))
 
 
 def exported_paths(config: RunConfig) -> list[Path]:

@@ -33,7 +33,7 @@ NOT_MADE = "not_made_yet"
 EXAMPLES = 1000
 """Stored answers of a stage from which a guess is drawn."""
 _NOT_MADE = RequestFailure(NOT_MADE, "a call that is yet to be made")
-_FILLER = "a reply that is yet to be written says what one would like to know and why it is so in plain words".split()
+_FILLER = tuple("a reply that is yet to be written says what one would like to know and why it is so".split())  # noqa: SIM905
 
 
 @dataclass(slots=True)
@@ -147,9 +147,7 @@ class ForecastingEngine:
             for offset, key in enumerate(page):
                 yield start + offset, key, known.get(key)
 
-    def _prompt_tokens(
-        self, stage: str, key: str, request: GenerationRequest | ScoreRequest
-    ) -> int | RequestFailure:
+    def _prompt_tokens(self, stage: str, key: str, request: GenerationRequest | ScoreRequest) -> int | RequestFailure:
         """Length of a call that is not stored; or how the engine would refuse it, which costs a call and no token."""
         try:
             tokens = self.count_tokens(request.messages, request.response_prefix)

@@ -64,9 +64,7 @@ def labelled(
             else:
                 found.entries.append(entry)
 
-    made = run_labels(
-        sound(), inputs.constitution, feedback, inputs.config.labels, seed=inputs.config.seed, on_event=on_event
-    )
+    made = run_labels(sound(), inputs.constitution, feedback, inputs.config.labels, seed=inputs.config.seed, on_event=on_event)
     for each in made:
         match each:
             case PreferenceRecord():

@@ -67,9 +67,7 @@ def suite_of(inputs: Inputs, feedback: Engine) -> Suite | None:
     items = inputs.held_out_items[: config.evaluation.max_prompts]
     if name == "none" or not items:
         return None
-    suite = PrincipleSuite(
-        items, inputs.constitution, feedback, seed=config.seed, ground_tokens=config.labels.ground_tokens
-    )
+    suite = PrincipleSuite(items, inputs.constitution, feedback, seed=config.seed, ground_tokens=config.labels.ground_tokens)
     return suite if suite.trials else None
 
 

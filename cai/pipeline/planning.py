@@ -79,9 +79,7 @@ class _Planning:
         comparison = self._comparison()
         made = self._make(self._certain, guess=False)
         guessed = self._make(self._expected, guess=True)
-        stages = [*self._rows_stages(made)]
-        for stage in self._forecast_training(made, guessed):
-            stages.append(stage)
+        stages = [*self._rows_stages(made), *self._forecast_training(made, guessed)]
         if Stage.EVALUATE in self._wanted and (evaluation := self._evaluation(stages, certain=not made.waiting)):
             stages.append(evaluation)
         places = {item.uid: place for place, item in enumerate(self._inputs.items)}

@@ -39,7 +39,7 @@ class PlannedCalls:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage of the run: whether it is to be done, why, and for training the seconds it is expected to take (None: unknown)."""
+    """A stage of the run: whether it is to be done, and why; for training the seconds expected (None: unknown)."""
 
     stage: Stage
     state: StageState

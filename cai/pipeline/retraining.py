@@ -45,21 +45,23 @@ def forecast_training(
     settings = config.sft if stage is Stage.SFT else config.dpo
     if settings is None or (stage is Stage.DPO and not guessed.pairs and not asked_for):
         return None
-    per_step = _seconds_per_step(config.run / stage)
+    kept, per_step = _result(config.run / stage), _seconds_per_step(config.run / stage)
     if not made.certain or start_changes:
-        why = "trained again if a pair changes" if stage is Stage.DPO else "trained again if a reply changes"
-        rows, batch = (
-            (len(guessed.pairs), config.dpo.batch_pairs)
-            if stage is Stage.DPO and config.dpo is not None
-            else (len(guessed.records), config.sft.batch_rows if config.sft else 1)
-        )
+        if stage is Stage.DPO and config.dpo is not None:
+            rows, batch, why = len(guessed.pairs), config.dpo.batch_pairs, "trained again if a pair changes"
+        else:
+            rows, batch, why = (
+                len(guessed.records),
+                config.sft.batch_rows if config.sft else 1,
+                "trained again if a reply changes",
+            )
         steps = len(plan_steps(rows, epochs=settings.epochs, batch=batch, seed=settings.seed))
-        return PlannedStage(stage, "to do", "the model it starts from changes" if start_changes else why, _seconds(steps, per_step))
+        why = "not trained yet" if not kept else "the model it starts from changes" if start_changes else why
+        return PlannedStage(stage, "to do", why, _seconds(steps, per_step))
     try:
         course = _course(config, stage, made)
     except TrainingError as error:
         return PlannedStage(stage, "to do", f"stops the run: {error.problem}", 0.0)
-    kept = _result(config.run / stage)
     if kept.get("fingerprint") == course.fingerprint():
         return PlannedStage(stage, "finished", "the same rows and settings")
     why = "not trained yet" if not kept else "rows or settings changed"

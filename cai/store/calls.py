@@ -120,7 +120,7 @@ class CallTable:
                 self._waiting.pop(call.key, None)
 
     def examples(self, stage: str, kind: Literal["generate", "score"], limit: int) -> list[str]:
-        """Results of up to `limit` answered calls of one stage, as JSON: chosen by their keys, so at random, yet always alike."""
+        """Results of up to `limit` answered calls of one stage, as JSON: drawn by their keys, so always alike."""
         rows = self._database.query(
             "SELECT result FROM calls WHERE stage = ? AND kind = ? AND json_extract(result, '$.cause') IS NULL "
             "ORDER BY key LIMIT ?",

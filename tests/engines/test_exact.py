@@ -7,17 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from naive import conversations
 
 from cai.engines.base import GenerationRequest, GenerationResult, SamplingParams, ScoreRequest, ScoreResult
 from cai.engines.local import LocalEngine
 from cai.models.loading import LoadedModel, load_model
 from cai.models.spec import ModelSpec
-from constitution.messages import Message, system, user
 
 Opened = Callable[[Architecture, str], LoadedModel]
 
@@ -67,15 +63,15 @@ def results(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_any_part_of_the_requests_gets_what_it_gets_among_all(
-    opened: Opened, architecture: Architecture, dtype: str
-) -> None:
+def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, architecture: Architecture, dtype: str) -> None:
     loaded = opened(architecture, dtype)
     generations, scores = asked(architecture, 14)
     texts, logps = results(loaded, generations, scores)
     chance = random.Random(f"{architecture} {dtype}")
     for size in (1, 2, 3, 5, 8):
         part = chance.sample(range(len(generations)), size)
-        some_texts, some_logps = results(loaded, [generations[i] for i in part], [scores[i] for i in part], chance.randint(1, 9))
+        some_texts, some_logps = results(
+            loaded, [generations[i] for i in part], [scores[i] for i in part], chance.randint(1, 9)
+        )
         assert [some_texts[n] for n in range(size)] == [texts[i] for i in part]
         assert [some_logps[n] for n in range(size)] == [logps[i] for i in part]
