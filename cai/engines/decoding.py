@@ -178,7 +178,7 @@ class DecodingLoop:
         """Add one token to every running row."""
         forward, rows, slots = self._forward, self._running, self._slots
         self._attempting = rows
-        unused = -len(rows) % forward.rows_step if self._limits.exact else 0
+        unused = -len(rows) % forward.rows_step if self._limits.exact and not self._limits.short else 0
         stored = [row.length - 1 for row in rows]  # the newest token is this pass's input
         self._reserve(max(stored) + 1, unused=unused)
         slots.step([*stored, *[0] * unused], forward.device)

@@ -30,6 +30,8 @@ class BatchLimits:
     prefill_tokens: int
     cache_tokens: int
     exact: bool = False
+    short: bool = field(default=False, init=False)
+    """Memory has run out: no row is added to a batch for the sake of its shape."""
     _before: tuple[int, int, int] | None = field(default=None, repr=False)
     """As they were before memory ran out, until a smaller batch has fitted."""
 
@@ -52,6 +54,7 @@ class BatchLimits:
     def halve(self, rows: int) -> None:
         """Go on with half of the rows that were too many."""
         self._before = self._before or (self.rows, self.prefill_tokens, self.cache_tokens)
+        self.short = True
         self.rows = max(1, min(self.rows, rows) // 2)
         self.prefill_tokens = max(1, self.prefill_tokens // 2)
         self.cache_tokens = max(1, self.cache_tokens // 2)

@@ -65,10 +65,10 @@ def results(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, architecture: Architecture, dtype: str) -> None:
     loaded = opened(architecture, dtype)
-    generations, scores = asked(architecture, 14)
+    generations, scores = asked(architecture, 10)
     texts, logps = results(loaded, generations, scores)
     chance = random.Random(f"{architecture} {dtype}")
-    for size in (1, 2, 3, 5, 8):
+    for size in (1, 3, 6):
         part = chance.sample(range(len(generations)), size)
         some_texts, some_logps = results(
             loaded, [generations[i] for i in part], [scores[i] for i in part], chance.randint(1, 9)

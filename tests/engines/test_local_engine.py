@@ -245,6 +245,6 @@ def test_an_engine_is_opened_by_the_name_of_a_model(open_tiny: OpenTiny) -> None
 
 
 @pytest.mark.parametrize("limits", [{"max_batch": 0}, {"batch_tokens": 0}])
-def test_limits_below_one_are_refused(open_tiny: OpenTiny, limits: dict[str, int]) -> None:
+def test_limits_below_one_are_refused(open_tiny: OpenTiny, limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         LocalEngine(open_tiny("llama"), **limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from checkpoints import ARCHITECTURES, Architecture
@@ -44,7 +45,7 @@ def expected(loaded: LoadedModel, request: ScoreRequest) -> list[float]:
     return sums
 
 
-def scored(loaded: LoadedModel, requests: list[ScoreRequest], **limits: int) -> list[list[float]]:
+def scored(loaded: LoadedModel, requests: list[ScoreRequest], **limits: Any) -> list[list[float]]:
     found = dict(LocalEngine(loaded, **limits).score(requests))
     assert sorted(found) == list(range(len(requests)))
     logps: list[list[float]] = []
