@@ -34,6 +34,7 @@ class Stage(StrEnum):
     """The stages of a run, in their order. A finished stage keeps a summary in the run folder."""
 
     GENERATE = "generate"
+    """Summary: `records`, `failures`, and `gate` (`GateTally`) where there is a gate."""
     LABEL = "label"
     """Summary: `LabelQuality`."""
     EXPORT = "export"
@@ -70,6 +71,43 @@ class Verdict(StrEnum):
     FAULT = "fault"
 
 
+GateRole: TypeAlias = Literal["own", "earlier", "helpfulness", "harm"]
+"""Why the gate asks a principle: it asked for the revision, it had an earlier round, or it always speaks for its side."""
+
+
+class GateCheck(Record):
+    """One principle's verdict on a revision: log-odds, in nats, that a critique finds nothing to change, before and after."""
+
+    principle_id: str
+    role: GateRole
+    before_nats: float
+    after_nats: float
+    worse: bool
+
+
+class RejectedRevision(Record):
+    """A revision that the gate turned down, and on what grounds. `revision` is "" for a retry that came to nothing."""
+
+    revision: str
+    checks: tuple[GateCheck, ...]
+    revision_cut: bool = False
+    note: str = ""
+
+
+class GateRuling(Record):
+    """What the gate made of one round: the checks of the revision it let through, and all that it turned down, in order."""
+
+    accepted: bool
+    checks: tuple[GateCheck, ...] = ()
+    """Of the accepted revision; empty when it repeats the text before it, word for word."""
+    rejected: tuple[RejectedRevision, ...] = ()
+
+    @property
+    def retries(self) -> int:
+        """Draws after the first."""
+        return len(self.rejected) - (not self.accepted)
+
+
 class Round(Record):
     """One critique, and the revision it led to. `round` is 0-based."""
 
@@ -78,12 +116,15 @@ class Round(Record):
     critique: str
     verdict: Verdict
     revision: str | None
-    """None when there was nothing to change, or when the revision was empty (then `note` says so)."""
+    """None when there was nothing to change, when the revision was empty (then `note` says so), or when the gate turned it
+    down (then `gate` holds it)."""
     critique_cut: bool = False
     """The critique was cut at its token limit."""
     revision_cut: bool = False
     note: str = ""
     """What was done to the texts besides (an empty revision left out, a label taken off its front)."""
+    gate: GateRuling | None = None
+    """None without a gate, and where there was no revision to look at."""
 
 
 class RevisionRecord(Record):
@@ -102,13 +143,23 @@ class RevisionRecord(Record):
 
     @property
     def final(self) -> str:
-        """The newest revision, or the draft when no critique asked for a change."""
+        """The newest revision that counts, or the draft when there is none. Never one that the gate turned down."""
         revisions = [r.revision for r in self.rounds if r.revision is not None]
         return revisions[-1] if revisions else self.draft
 
     @property
     def changed(self) -> bool:
         return any(r.revision is not None for r in self.rounds)
+
+    @property
+    def unmended(self) -> bool:
+        """A critique found a fault in the draft, and no revision took its place: the draft is nobody's example."""
+        return not self.changed and any(r.verdict is Verdict.FAULT and r.critique for r in self.rounds)
+
+    @property
+    def gate_closed(self) -> bool:
+        """The gate turned down whatever revision there was."""
+        return not self.changed and any(r.gate is not None and not r.gate.accepted for r in self.rounds)
 
     @property
     def final_cut(self) -> bool:

@@ -63,7 +63,7 @@ def length_gap(pairs: Iterable[PreferenceRecord]) -> LengthGap | None:
 
 
 def kept_share(records: Iterable[RevisionRecord]) -> float | None:
-    """Share of records whose draft no critique asked to change; None without records."""
+    """Share of records that end with their draft; None without records."""
     changed = [record.changed for record in records]
     return 1 - sum(changed) / len(changed) if changed else None
 

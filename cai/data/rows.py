@@ -27,7 +27,9 @@ ROWS_PER_GROUP = 10_000
 def sft_records(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") -> Iterator[SFTRecord]:
     """What supervised training learns from: the final reply of each item, or the revision of every round.
 
-    The paper trains on those of all rounds (arXiv 2212.08073, section 3). An item without a revision gives its draft, once.
+    The paper trains on those of all rounds (arXiv 2212.08073, section 3). An item without a revision gives its draft, once,
+    unless a fault was found in it and stayed (`RevisionRecord.unmended`): what the gate turned down is learned by nobody, nor
+    is what it would have mended.
     """
     for record in records:
         for reply, _ in _replies(record, rounds):
@@ -35,7 +37,10 @@ def sft_records(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") 
 
 
 def sft_rows(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") -> Iterator[Row]:
-    """Supervised rows: `messages` (the reply last), `uid`, `replica`, `changed`, `principle_ids` (those of its critiques)."""
+    """Supervised rows: `messages` (the reply last), `uid`, `replica`, `changed`, `principle_ids` (those of its critiques).
+
+    The same replies as `sft_records`.
+    """
     for record in records:
         for reply, principle_ids in _replies(record, rounds):
             yield {
@@ -101,7 +106,9 @@ def write_rows(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
 
 
 def _replies(record: RevisionRecord, rounds: Rounds) -> list[tuple[str, list[str]]]:
-    """Replies to learn, each with the principles that led to it."""
+    """Replies to learn, each with the principles that led to it; none of an item whose draft has a fault that stayed."""
+    if record.unmended:
+        return []
     ids = [r.principle_id for r in record.rounds]
     revisions = [(r.revision, ids[: n + 1]) for n, r in enumerate(record.rounds) if r.revision is not None]
     if rounds == "all" and revisions:

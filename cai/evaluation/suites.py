@@ -9,8 +9,8 @@ from typing import Literal, Protocol, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from cai.engines.base import Engine, RequestFailure
-from cai.labels.pointwise import Judged, judge
 from cai.records import Item
+from cai.verdicts import Judged, judge
 from constitution.schema import Constitution
 from constitution.selection import select_principle
 

@@ -24,12 +24,12 @@ from cai.evaluation.statistics import wilson_interval
 from cai.lab.probes import PROBE_SETS, TITLES, Probe, ProbeSet, Reply, draw_probes, shipped_drafts
 from cai.lab.suite import as_item
 from cai.labels.letters import Compared, LetterMargins, compare
-from cai.labels.pointwise import Judged, VerdictOdds, judge
 from cai.labels.settings import LabelSettings
 from cai.loop.chain import run_loop
 from cai.loop.settings import LoopSettings
 from cai.models.spec import ModelSpec
 from cai.records import Item, RevisionRecord, Verdict
+from cai.verdicts import Judged, VerdictOdds, judge
 from constitution.rendering import read_critique
 from constitution.schema import Constitution, Principle
 

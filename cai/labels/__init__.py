@@ -2,9 +2,9 @@
 
 from cai.labels.labelling import Candidates, Label, OnLabelEvent, label_pairs, run_labels
 from cai.labels.letters import Compared, LetterMargins, compare
-from cai.labels.pointwise import Judged, VerdictOdds, judge
 from cai.labels.quality import LabelQuality, label_quality
 from cai.labels.settings import LabelSettings
+from cai.verdicts import Judged, VerdictOdds, judge
 
 __all__ = [
     "Candidates",

@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 from cai.engines.base import Engine, RequestFailure
 from cai.labels.letters import ORDERS, Compared, compare
-from cai.labels.pointwise import Judged, VerdictOdds, judge
 from cai.labels.settings import LabelSettings
 from cai.records import (
     ComparisonRecord,
@@ -23,6 +22,7 @@ from cai.records import (
     PreferenceRecord,
     RevisionRecord,
 )
+from cai.verdicts import Judged, VerdictOdds, judge
 from constitution.messages import Conversation
 from constitution.rendering import read_critique
 from constitution.schema import Constitution, Principle
@@ -105,7 +105,7 @@ def _proposals(
     if settings.candidates == "draft_revision":
         for record in records:
             if not record.changed:
-                yield _kept(record, "nothing to change" if record.rounds else "no principle applies")
+                yield _kept(record, _why_unchanged(record))
             elif record.final == record.draft:
                 yield _kept(record, "the revision repeats the draft")
             else:
@@ -125,6 +125,14 @@ def _proposals(
 
 def _kept(record: RevisionRecord, reason: str) -> LedgerEntry:
     return LedgerEntry(uid=record.uid, replica=record.replica, outcome=Outcome.KEPT, reason=reason)
+
+
+def _why_unchanged(record: RevisionRecord) -> str:
+    if record.gate_closed:
+        return "the gate rejected the revision"
+    if record.unmended:
+        return "the revision was empty"
+    return "nothing to change" if record.rounds else "no principle applies"
 
 
 def _candidates(

@@ -1,4 +1,4 @@
-"""Draft → critique → revise over many items, in batches: engines in, records out.
+"""Draft → critique → revise → gate over many items, in batches: engines in, records out.
 
 Knows no files: durability is the engine's (a `MemoisedEngine` keeps each call). Text of an item depends only on its own noise
 key, so records are the same in any chunk size and order. An item that cannot be finished becomes a `FailureRecord`.
@@ -6,15 +6,17 @@ key, so records are the same in any chunk size and order. An item that cannot be
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
 from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, RequestFailure, SamplingParams
+from cai.loop.gate import Candidate, Gate, Ruled
 from cai.loop.settings import LoopSettings
-from cai.records import FailureRecord, Item, RevisionRecord, Round, Verdict
+from cai.loop.threads import Thread
+from cai.loop.tidying import tidy_revision
+from cai.records import FailureRecord, GateRuling, Item, RevisionRecord
 from constitution.messages import Conversation
 from constitution.rendering import read_critique, render_critique, render_direct_revision, render_revision
 from constitution.schema import Constitution, Principle
@@ -33,41 +35,7 @@ class LoopEvent:
 
 
 OnLoopEvent: TypeAlias = Callable[[LoopEvent], None]
-
-_LABEL = re.compile(r"\A(?:revision|revised reply|new reply|reply|answer)\s*:\s*", re.IGNORECASE)
-_QUOTES = (('"', '"'), ("“", "”"), ("«", "»"))
-
-
-@dataclass
-class _Thread:
-    """One (item, replica) on its way through the loop."""
-
-    item: Item
-    replica: int
-    draft: str = ""
-    draft_cut: bool = False
-    rounds: list[Round] = field(default_factory=list[Round])
-    failure: FailureRecord | None = None
-
-    @property
-    def text(self) -> str:
-        revised = [r.revision for r in self.rounds if r.revision is not None]
-        return revised[-1] if revised else self.draft
-
-    def fail(self, stage: str, cause: str, detail: str) -> None:
-        self.failure = FailureRecord(uid=self.item.uid, replica=self.replica, stage=stage, cause=cause, detail=detail)
-
-    def record(self) -> RevisionRecord | FailureRecord:
-        return self.failure or RevisionRecord(
-            uid=self.item.uid,
-            replica=self.replica,
-            messages=self.item.messages,
-            tags=self.item.tags,
-            facts=self.item.facts,
-            draft=self.draft,
-            draft_cut=self.draft_cut,
-            rounds=tuple(self.rounds),
-        )
+_Drawn: TypeAlias = list[tuple[Thread, Candidate]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +44,19 @@ class _Stage:
     name: str
     round: int
     params: SamplingParams
+    attempt: int = 0
 
 
-def noise_key(seed: int, uid: str, replica: int, stage: str, round: int = 0) -> str:  # noqa: A002 - the term of the field
-    """What a call's sampling noise is drawn from."""
-    return f"{seed}/{uid}/{replica}/{stage}/{round}"
+def noise_key(
+    seed: int,
+    uid: str,
+    replica: int,
+    stage: str,
+    round: int = 0,  # noqa: A002 - the term of the field
+    attempt: int = 0,
+) -> str:
+    """What a call's sampling noise is drawn from; a further attempt at the same text has noise of its own."""
+    return f"{seed}/{uid}/{replica}/{stage}/{round}" + (f".{attempt}" if attempt else "")
 
 
 def run_loop(
@@ -92,19 +68,26 @@ def run_loop(
     *,
     seed: int,
     on_event: OnLoopEvent | None = None,
+    library: Constitution | None = None,
 ) -> Iterator[RevisionRecord | FailureRecord]:
     """Draft every item, then critique and revise it `settings.rounds` times.
 
     Round r + 1 starts a fresh feedback conversation about the newest revision. "Nothing to change" keeps the text and costs no
-    revision. A round for which no principle applies is skipped.
+    revision. A round for which no principle applies is skipped. With `settings.gate`, a revision that makes the text worse
+    under a principle that has a say goes on record, and no further. The principles that the gate always asks are looked up in
+    `library` (default: `constitution`).
 
     Yields:
         One record per (item, replica), in the order of `items`.
+
+    Raises:
+        KeyError: If a principle of the gate's is not there (`gate_problems` says so beforehand).
     """
-    threads = (_Thread(item, replica) for item in items for replica in range(settings.replicas))
+    threads = (Thread(item, replica) for item in items for replica in range(settings.replicas))
     finished = 0
     while chunk := list(islice(threads, settings.chunk_items)):
-        work = _Work(constitution, settings, seed, on_event, finished)
+        gate = Gate(feedback, settings.gate, library or constitution) if settings.gate else None
+        work = _Work(constitution, settings, seed, on_event, finished, gate)
         work.draft(chunk, policy)
         for number in range(settings.rounds):
             work.round(chunk, feedback, number)
@@ -120,8 +103,9 @@ class _Work:
     seed: int
     on_event: OnLoopEvent | None
     items_done: int
+    gate: Gate | None
 
-    def draft(self, threads: Sequence[_Thread], policy: Engine) -> None:
+    def draft(self, threads: Sequence[Thread], policy: Engine) -> None:
         stage = _Stage(policy, "draft", 0, self.settings.draft)
         for thread, answer in self._ask(stage, threads, lambda thread: thread.item.messages):
             thread.draft = answer.text.strip()
@@ -129,7 +113,7 @@ class _Work:
             if not thread.draft:
                 thread.fail("draft", "empty_draft", "the policy answered nothing")
 
-    def round(self, threads: Sequence[_Thread], feedback: Engine, number: int) -> None:
+    def round(self, threads: Sequence[Thread], feedback: Engine, number: int) -> None:
         drawn: dict[int, Principle] = {}
         for thread in threads:
             if thread.failure is None:
@@ -143,58 +127,83 @@ class _Work:
         if not self.settings.critique_free:
             stage = _Stage(feedback, "critique", number, self.settings.critique)
 
-            def render(thread: _Thread) -> Conversation:
+            def render(thread: Thread) -> Conversation:
                 return render_critique(drawn[id(thread)], thread.item.messages, thread.text)
 
             for thread, answer in self._ask(stage, working, render):
                 critiques[id(thread)] = answer
+                reading = read_critique(answer.text)
+                if stage.params.temperature == 0.0:  # a sampled ground is no match for the judge's own, which is greedy
+                    thread.grounds[drawn[id(thread)].id] = reading.ground
                 if not answer.text.strip():
                     thread.fail("critique", "empty_critique", "the feedback model answered nothing")
-                elif read_critique(answer.text).nothing_to_change:
-                    thread.rounds.append(_kept(number, drawn[id(thread)], answer))
+                elif reading.nothing_to_change:
+                    thread.keep(number, drawn[id(thread)], answer)
         faulty = [t for t in working if t.failure is None and not (t.rounds and t.rounds[-1].round == number)]
         self._revise(faulty, feedback, number, drawn, critiques)
 
     def _revise(
         self,
-        threads: Sequence[_Thread],
+        threads: Sequence[Thread],
         feedback: Engine,
         number: int,
         drawn: dict[int, Principle],
         critiques: dict[int, Generation],
     ) -> None:
-        def render(thread: _Thread) -> Conversation:
+        def render(thread: Thread) -> Conversation:
             principle, critique = drawn[id(thread)], critiques.get(id(thread))
             if critique is None:
                 return render_direct_revision(principle, thread.item.messages, thread.text)
             return render_revision(principle, thread.item.messages, thread.text, critique.text.strip())
 
-        for thread, answer in self._ask(_Stage(feedback, "revision", number, self.settings.revision), threads, render):
-            critique = critiques.get(id(thread))
-            revision, note = tidy_revision(answer.text)
-            thread.rounds.append(
-                Round(
-                    round=number,
-                    principle_id=drawn[id(thread)].id,
-                    critique=critique.text.strip() if critique else "",
-                    verdict=Verdict.FAULT,
-                    revision=revision,
-                    critique_cut=critique is not None and critique.finish_reason is FinishReason.LENGTH,
-                    revision_cut=answer.finish_reason is FinishReason.LENGTH,
-                    note=note,
-                )
-            )
+        def draw(some: Sequence[Thread], attempt: int) -> _Drawn:
+            params = self.settings.revision
+            if attempt and self.settings.gate and params.temperature == 0.0:
+                params = params.model_copy(update={"temperature": self.settings.gate.retry_temperature})
+            stage = _Stage(feedback, "retry" if attempt else "revision", number, params, attempt)
+            return [(thread, _candidate(answer)) for thread, answer in self._ask(stage, some, render)]
+
+        first = draw(threads, 0)
+        ruled = self._gated(first, draw, number, drawn) if self.gate else [(*each, None) for each in first]
+        for thread, candidate, ruling in ruled:
+            thread.revise(number, drawn[id(thread)], critiques.get(id(thread)), candidate, ruling)
+
+    def _gated(
+        self, first: _Drawn, draw: Callable[[Sequence[Thread], int], _Drawn], number: int, drawn: dict[int, Principle]
+    ) -> Iterator[tuple[Thread, Candidate | None, GateRuling | None]]:
+        """What takes the place of each text (None: it stays), with the gate's ruling. An empty revision needs none."""
+        assert self.gate is not None
+        yield from ((thread, candidate, None) for thread, candidate in first if candidate.text is None)
+        heard = [(thread, candidate) for thread, candidate in first if candidate.text is not None]
+        threads = [thread for thread, _ in heard]
+        places = {id(thread): place for place, thread in enumerate(threads)}
+
+        def redraw(some: Sequence[int], attempt: int) -> dict[int, Candidate]:
+            return {places[id(thread)]: candidate for thread, candidate in draw([threads[place] for place in some], attempt)}
+
+        def tell(done: int, total: int) -> None:
+            if self.on_event:
+                self.on_event(LoopEvent("gate", number, done, total, self.items_done))
+
+        keys = [noise_key(self.seed, thread.item.uid, thread.replica, "gate", number) for thread in threads]
+        cases = [thread.case(drawn[id(thread)], self.constitution, key) for thread, key in zip(threads, keys, strict=True)]
+        for place, found in self.gate.rule(cases, [candidate for _, candidate in heard], redraw, on_done=tell).items():
+            match found:
+                case Ruled(candidate, ruling):
+                    yield threads[place], candidate, ruling
+                case RequestFailure(cause, detail):
+                    threads[place].fail("gate", cause, detail)
 
     def _ask(
-        self, stage: _Stage, threads: Sequence[_Thread], render: Callable[[_Thread], Conversation]
-    ) -> Iterator[tuple[_Thread, Generation]]:
+        self, stage: _Stage, threads: Sequence[Thread], render: Callable[[Thread], Conversation]
+    ) -> Iterator[tuple[Thread, Generation]]:
         """Ask for every thread; a failed request fails its thread alone."""
         asked = [thread for thread in threads if thread.failure is None]
         requests = [
             GenerationRequest(
                 messages=render(thread),
                 params=stage.params,
-                noise_key=noise_key(self.seed, thread.item.uid, thread.replica, stage.name, stage.round),
+                noise_key=noise_key(self.seed, thread.item.uid, thread.replica, stage.name, stage.round, stage.attempt),
             )
             for thread in asked
         ]
@@ -207,34 +216,6 @@ class _Work:
                 self.on_event(LoopEvent(stage.name, stage.round, done, len(requests), self.items_done))
 
 
-def _kept(number: int, principle: Principle, critique: Generation) -> Round:
-    return Round(
-        round=number,
-        principle_id=principle.id,
-        critique=critique.text.strip(),
-        verdict=Verdict.NOTHING_TO_CHANGE,
-        revision=None,
-        critique_cut=critique.finish_reason is FinishReason.LENGTH,
-    )
-
-
-def tidy_revision(text: str) -> tuple[str | None, str]:
-    """Take off what cannot belong to a reply: a label such as "Revision:" in front, quotes around the whole.
-
-    Returns:
-        The revision, or None when nothing is left, and what was done ("" for nothing).
-    """
-    notes: list[str] = []
-    revision = text.strip()
-    bare = _LABEL.sub("", revision, count=1)
-    if bare != revision:
-        notes.append("label taken off")
-        revision = bare.strip()
-    for left, right in _QUOTES:
-        inner = revision[1:-1]
-        if len(revision) > 2 and revision[0] == left and revision[-1] == right and left not in inner and right not in inner:
-            notes.append("quotes taken off")
-            revision = inner.strip()
-    if not revision:
-        return None, "empty revision: the text before it was kept"
-    return revision, ", ".join(notes)
+def _candidate(answer: Generation) -> Candidate:
+    text, note = tidy_revision(answer.text)
+    return Candidate(text, note, cut=answer.finish_reason is FinishReason.LENGTH)

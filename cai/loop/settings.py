@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cai.engines.base import SamplingParams
+
+OnReject: TypeAlias = Literal["keep", "retry"]
+
+
+class GateSettings(BaseModel):
+    """When a revision is turned down: it made the text worse under a principle that the gate asks.
+
+    Each check judges the text before and after by the log-odds that its critique finds nothing to change (`cai.verdicts`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    own: Annotated[bool, Field(description="Ask the principle that the revision was made for.")] = True
+    earlier: Annotated[
+        bool, Field(description="Ask the principles of the item's earlier rounds: a later one must not undo them.")
+    ] = True
+    helpfulness: Annotated[
+        str | None,
+        Field(description="Id of the principle that speaks for helpfulness, lest a refusal replace a good reply; null: none."),
+    ] = "help-harmless-requests"
+    harm: Annotated[str | None, Field(description="Id of the principle that speaks against harm; null: none is asked.")] = (
+        "no-help-with-wrongdoing"
+    )
+    tolerance_nats: Annotated[
+        float, Field(ge=0.0, le=100.0, description="Worse is a text whose log-odds are lower by more than this.")
+    ] = 1.0
+    on_reject: Annotated[
+        OnReject, Field(description="`keep` the text before the revision, or `retry`: draw the revision again, then keep.")
+    ] = "keep"
+    retries: Annotated[int, Field(ge=1, le=8, description="With `retry`: draws after the first.")] = 2
+    retry_temperature: Annotated[
+        float, Field(gt=0.0, le=5.0, description="Of a retry when the revision is greedy, which would only say the same again.")
+    ] = 0.7
+    ground_tokens: Annotated[
+        int, Field(ge=1, description="Longest reasoning before a verdict; as in `labels`, which then asks nothing twice.")
+    ] = 64
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> GateSettings:
+        if not (self.own or self.earlier or self.helpfulness or self.harm):
+            raise ValueError("the gate asks nothing: set one of `own`, `earlier`, `helpfulness`, `harm`, or `gate: null`")
+        return self
 
 
 class LoopSettings(BaseModel):
@@ -32,4 +74,7 @@ class LoopSettings(BaseModel):
     revision: Annotated[SamplingParams, Field(description="Greedy by default; above 0 gives more varied training data.")] = (
         SamplingParams(temperature=0.0)
     )
+    gate: Annotated[
+        GateSettings | None, Field(description="Judge each revision against the text before it; null: every revision counts.")
+    ] = None
     chunk_items: Annotated[int, Field(ge=1, description="Items worked on together; bounds memory, and changes no text.")] = 512

@@ -39,6 +39,7 @@ def export(session: Session) -> None:
         return
     target = folder.path / DATASETS
     names = _names(config)
+    unmended = sum(record.unmended for record in finished_records(session))
     rows = {kind: max(_write(session, kind, target / name) for name in each) for kind, each in names.items()}
     facts = DatasetFacts(
         name=f"Revisions and preferences under “{constitution.name}”",
@@ -51,6 +52,7 @@ def export(session: Session) -> None:
         seed=config.seed,
         kept_share=kept_share(finished_records(session)),
         length_gap=length_gap(pairs(session)),
+        settings={"drafts with a fault that stayed, in no supervised row": str(unmended)} if unmended else {},
     )
     write_bytes_atomically(target / "README.md", dataset_card(facts).encode())
     files = {kind: [f"{DATASETS}/{name}" for name in each] for kind, each in names.items()}

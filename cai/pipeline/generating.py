@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from cai.data.filters import filtered
 from cai.engines.base import Engine
 from cai.labels import label_quality, run_labels
 from cai.labels.labelling import OnLabelEvent
-from cai.loop import LoopEvent, run_loop
+from cai.loop import LoopEvent, gate_tally, run_loop
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.session import Session, stage_key
 from cai.records import FailureRecord, LedgerEntry, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
@@ -107,7 +108,10 @@ def generate(session: Session) -> None:
         folder.put_records(RecordKind.FAILURE, failures)
         folder.settle(_held_out(session))
         folder.settle(_failed(failures))
-        folder.put_stage(Stage.GENERATE, key, {"records": len(records), "failures": len(failures)})
+        summary: dict[str, Any] = {"records": len(records), "failures": len(failures)}
+        if config.loop.gate is not None:
+            summary["gate"] = gate_tally(records).model_dump(mode="json")
+        folder.put_stage(Stage.GENERATE, key, summary)
 
 
 def label(session: Session) -> None:

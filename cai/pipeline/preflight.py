@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cai.config.settings import RunConfig
 from cai.data.prompts import read_items
 from cai.errors import CaiError, ConfigError, ProblemList
+from cai.loop import gate_problems
 from cai.models.checking import check_model
 from cai.records import FailureRecord, Item
 from cai.store.canonical import fingerprint
@@ -82,9 +83,12 @@ def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution |
         return None
     selected = constitution.select(config.principles) if config.principles else constitution
     judging = config.labels.principles
-    if isinstance(judging, tuple) and not _known("labels.principles", judging, selected, problems):
-        return None
-    return selected
+    sound = not isinstance(judging, tuple) or _known("labels.principles", judging, selected, problems)
+    if config.loop.gate is not None:
+        unknown = gate_problems(config.loop.gate, selected)
+        problems += unknown
+        sound = sound and not unknown
+    return selected if sound else None
 
 
 def _known(key: str, ids: Sequence[str], constitution: Constitution, problems: list[CaiError]) -> bool:

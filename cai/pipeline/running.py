@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cai.evaluation.results import EvaluationResult
 from cai.labels.quality import LabelQuality
+from cai.loop import GateTally
 from cai.pipeline.exporting import export
 from cai.pipeline.generating import generate, label
 from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
@@ -24,6 +25,7 @@ class RunSummary:
         folder: Of the run.
         ledger: Outcome → items; every input row is in exactly one of them.
         reasons: The same, with reasons.
+        gate: What the gate did; None without one.
         quality: Of the labels; None before the label stage.
         training: Stage → result.
         evaluation: Before and after; None when nothing was trained or nothing held out.
@@ -34,6 +36,7 @@ class RunSummary:
     folder: Path
     ledger: dict[Outcome, int]
     reasons: dict[tuple[Outcome, str], int]
+    gate: GateTally | None
     quality: LabelQuality | None
     training: dict[Stage, TrainingResult]
     evaluation: EvaluationResult | None
@@ -77,12 +80,14 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
             case _:
                 pass
     session.folder.calls.flush()
+    generated = session.folder.stage(Stage.GENERATE)
     labelled = session.folder.stage(Stage.LABEL)
     trained = newest_spec(session) if training else None
     return RunSummary(
         folder=session.folder.path,
         ledger=session.folder.ledger_counts(),
         reasons=session.folder.ledger_reasons(),
+        gate=GateTally.model_validate(generated.summary["gate"]) if generated and "gate" in generated.summary else None,
         quality=LabelQuality.model_validate(labelled.summary) if labelled else None,
         training=training,
         evaluation=evaluation,

@@ -20,7 +20,7 @@ from constitution.schema import Principle
 
 KEEP_VERDICT = NOTHING_TO_CHANGE.rstrip(".")
 FAULT_VERDICT = FAULT
-NO_ODDS = RequestFailure("no_odds", "the labelling model gives one of the verdicts no probability at all")
+NO_ODDS = RequestFailure("no_odds", "the judging model gives one of the verdicts no probability at all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def judge(
     """Judge every answer, in the order given; a failed request is a failure of its own row alone.
 
     Args:
-        engine: The labelling model.
+        engine: The model that judges.
         asked: What to judge.
         ground_tokens: Longest ground, in tokens; a judge that comes to no verdict by then is scored where it stopped.
         on_done: Called with (calls answered, calls in all).
