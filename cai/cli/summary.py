@@ -13,8 +13,9 @@ from rich.text import Text
 from cai.cli.terminal import visible
 from cai.evaluation.results import BehaviourRow, EvaluationResult
 from cai.labels.quality import LabelQuality
+from cai.loop import GateTally
 from cai.pipeline import RunSummary
-from cai.records import Outcome, RevisionRecord
+from cai.records import GateCheck, Outcome, RevisionRecord
 from cai.report.diffs import word_diff
 from cai.training.results import TrainingResult
 
@@ -44,6 +45,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     """Ledger, labels, training, before and after, and where everything lies."""
     out = console or Console(highlight=False)
     out.print(_ledger(summary))
+    if summary.gate is not None:
+        out.print(Text(gate_line(summary.gate)))
     if summary.quality is not None:
         out.print(Text(_label_line(summary.quality)))
         if not summary.quality.pairs:
@@ -102,19 +105,53 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
 
 
 def print_transcripts(records: Iterable[RevisionRecord], out: Console) -> None:
-    """Prompt, draft → revision as word diff, and the critique between them."""
+    """Prompt, draft → revision as word diff, the critique between them, and what the gate made of it."""
     for record in records:
         out.print(Text(f"“{visible(record.messages[-1].content)}”", style="bold"))
         before = record.draft
         out.print(Text(f"  draft:    {visible(before)}"))
         for each in record.rounds:
             out.print(Text(f"  critique: {visible(each.critique)}  [{each.principle_id}]", style="cyan"))
+            if each.gate is not None:
+                for rejected in each.gate.rejected:
+                    _print_revision("  rejected: ", before, rejected.revision or "(nothing)", out)
+                    out.print(Text(f"  gate:     {_checks(rejected.checks)}", style="red"))
             if each.revision is not None:
-                out.print(
-                    Text("  revision: ").append_text(diff_text(before, each.revision, colour=out.color_system is not None))
-                )
+                _print_revision("  revision: ", before, each.revision, out)
                 before = each.revision
+            if each.gate is not None:
+                ruling = f"let in: {_checks(each.gate.checks)}" if each.gate.accepted else "the text before is kept"
+                out.print(Text(f"  gate:     {ruling}", style="green" if each.gate.accepted else "red"))
         out.print()
+
+
+def _print_revision(title: str, before: str, after: str, out: Console) -> None:
+    out.print(Text(title).append_text(diff_text(before, after, colour=out.color_system is not None)))
+
+
+def _checks(checks: Iterable[GateCheck]) -> str:
+    """Log-odds in nats before → after for each principle that was asked; what got worse comes first."""
+    shown = [
+        f"{'worse' if each.worse else 'no worse'} under {visible(each.principle_id)} ({each.role}): "
+        f"{each.before_nats:+.1f} → {each.after_nats:+.1f} nats"
+        for each in sorted(checks, key=lambda each: not each.worse)
+    ]
+    return "; ".join(shown) or "nothing to ask: the text is the same"
+
+
+def gate_line(tally: GateTally) -> str:
+    """What the gate did, in one line."""
+    if not tally.revisions:
+        return "gate: no revision came before it"
+    parts = [
+        f"gate: {tally.turned_down} of {tally.revisions} revisions turned down ({tally.turned_down / tally.revisions:.0%})"
+    ]
+    if tally.retries:
+        parts.append(f"{tally.let_in_after_retry} let in after a retry ({tally.retries} retries)")
+    if tally.reasons:
+        worse = (f"{visible(each.principle_id)} ({each.role}) {each.count}" for each in tally.reasons)
+        parts.append(f"worse under {', '.join(worse)}")
+    return "; ".join(parts)
 
 
 def summary_json(summary: RunSummary) -> str:
@@ -125,6 +162,7 @@ def summary_json(summary: RunSummary) -> str:
         "reasons": [
             {"outcome": outcome.value, "reason": reason, "count": count} for (outcome, reason), count in summary.reasons.items()
         ],
+        "gate": summary.gate.model_dump(mode="json") if summary.gate else None,
         "labels": summary.quality.model_dump(mode="json") if summary.quality else None,
         "training": {stage.value: result.model_dump(mode="json") for stage, result in summary.training.items()},
         "evaluation": summary.evaluation.model_dump(mode="json", exclude={"answers"}) if summary.evaluation else None,

@@ -31,11 +31,22 @@ def try_(
     temperature: Annotated[float, typer.Option(min=0.0, max=5.0, help="Of the draft; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest text, in tokens.")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="Draws the principle and the noise.")] = 0,
+    gate_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the gate, e.g. on_reject=retry; implies --gate. May be repeated."
+        ),
+    ] = None,
     *,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Judge each revision against the text before it, and show the verdicts.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """One prompt through draft → critique → revision, with word diffs. Writes nothing."""
     from cai.cli.trying import Trial, try_prompt
+    from cai.config import read_section
+    from cai.loop import GateSettings
     from cai.records import FailureRecord
 
     trial = Trial(
@@ -51,6 +62,7 @@ def try_(
         temperature=temperature,
         max_tokens=max_tokens,
         seed=seed,
+        gate=read_section(GateSettings, "loop.gate", gate_settings or []) if gate or gate_settings else None,
     )
     outcomes = try_prompt(trial)
     if json:

@@ -10,7 +10,7 @@ from cai.config.settings import EngineSettings
 from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, SamplingParams
 from cai.engines.opening import open_engine
 from cai.errors import CaiError, ConfigError, ProblemList
-from cai.loop import LoopSettings, run_loop
+from cai.loop import GateSettings, LoopSettings, gate_problems, run_loop
 from cai.models.checking import check_model
 from cai.models.spec import ModelSpec
 from cai.records import FailureRecord, Item, RevisionRecord
@@ -35,6 +35,7 @@ class Trial:
     temperature: float
     max_tokens: int
     seed: int
+    gate: GateSettings | None = None
 
 
 class _Given:
@@ -67,6 +68,8 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
     problems += [
         ConfigError(f"no principle `{name}`", f"there are {', '.join(known)}") for name in trial.principles if name not in known
     ]
+    if trial.gate is not None:
+        problems += gate_problems(trial.gate, constitution)
     if not trial.prompt.strip():
         problems.append(ConfigError("the prompt is empty"))
     if problems:
@@ -81,12 +84,13 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         draft=SamplingParams(temperature=trial.temperature, max_tokens=trial.max_tokens),
         critique=greedy,
         revision=greedy,
+        gate=trial.gate,
     )
     messages = (user(trial.prompt),) if trial.system is None else (system(trial.system), user(trial.prompt))
     outcomes: list[RevisionRecord | FailureRecord] = []
     for chosen in _chosen(constitution, trial.principles):
         item = Item(uid="try", messages=messages, tags=trial.tags)
-        outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed)
+        outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed, library=constitution)
     return outcomes
 
 

@@ -71,16 +71,22 @@ def read_config(path: Path | None, flags: Sequence[str] = (), environment: Mappi
 def read_section(kind: type[Section], section: str, flags: Sequence[str]) -> Section:
     """One section alone, for commands that need no run: `--set beta=0.2` and `--set dpo.beta=0.2` mean the same.
 
+    Args:
+        kind: The section's model.
+        section: Its name; with dots where it is part of another (`loop.gate`).
+        flags: `key=value` texts.
+
     Raises:
         ProblemList: With every problem found.
     """
     values = Values()
+    place = tuple(section.split("."))
     problems = put_flags(values, [flag if flag.startswith(f"{section}.") else f"{section}.{flag}" for flag in flags])
     if not problems:
         try:
-            return kind.model_validate(values.tree.get(section, {}))
+            return kind.model_validate(_at(values.tree, place) if flags else {})
         except ValidationError as error:
-            problems = _explain(error, values.origins, (section,))
+            problems = _explain(error, values.origins, place)
     raise ProblemList(f"these settings of `{section}` cannot be used:", problems)
 
 

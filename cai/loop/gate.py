@@ -64,13 +64,13 @@ Redraw: TypeAlias = Callable[[Sequence[int], int], Mapping[int, Candidate]]
 """(positions of cases, number of the retry) → new candidates; a case that failed meanwhile is left out."""
 
 
-def gate_problems(settings: GateSettings, constitution: Constitution, section: str = "loop.gate") -> list[ConfigError]:
-    """The principles that the gate would always ask and that are not in `constitution`, each with what to set in `section`."""
+def gate_problems(settings: GateSettings, constitution: Constitution) -> list[ConfigError]:
+    """The principles that the gate would always ask and that are not in `constitution`, each with what to set."""
     known = sorted(principle.id for principle in constitution.principles)
     named = (("helpfulness", "for helpfulness", settings.helpfulness), ("harm", "against harm", settings.harm))
     return [
         ConfigError(
-            f"`{section}.{key}`: no principle {identity} in use",
+            f"`loop.gate.{key}`: no principle {identity} in use",
             f"name the one that speaks {side}, or set it to null to do without; there are {', '.join(known)}",
         )
         for key, side, identity in named

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from cai.evaluation.results import AnswerPair, EvaluationResult
 from cai.labels.quality import LabelQuality
+from cai.loop import GateTally
 from cai.records import (
     EVALUATION,
     FailureRecord,
@@ -81,6 +82,7 @@ def collect(
         answers_total=len(answers),
         transcripts=_transcripts(folder, transcripts),
         transcripts_total=folder.count_records(RecordKind.REVISION),
+        gate=_gate(folder),
         labels=labels,
         training=tuple(_training(folder)),
         constitution=_constitution(_mapping(manifest.get("constitution")), uses),
@@ -165,6 +167,11 @@ def _transcripts(folder: RunFolder, records: list[RevisionRecord]) -> tuple[Tran
         return Transcript(record, entry.outcome, entry.reason, labels.get(key))
 
     return tuple(transcript(record) for record in records)
+
+
+def _gate(folder: RunFolder) -> GateTally | None:
+    stage = folder.stage(Stage.GENERATE)
+    return _parsed(GateTally, stage.summary["gate"]) if stage and "gate" in stage.summary else None
 
 
 def _labels(folder: RunFolder) -> LabelsView | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cai.evaluation.results import AnswerPair, EvaluationResult
 from cai.labels.quality import LabelQuality
+from cai.loop import GateTally
 from cai.records import Outcome, PreferenceRecord, RevisionRecord, Stage
 from cai.store import Usage
 from cai.training.results import TrainingResult
@@ -112,6 +113,8 @@ class ReportData:
     answers_total: int = 0
     transcripts: tuple[Transcript, ...] = ()
     transcripts_total: int = 0
+    gate: GateTally | None = None
+    """None where the loop had no gate."""
     labels: LabelsView | None = None
     training: tuple[TrainingView, ...] = ()
     constitution: ConstitutionView | None = None
