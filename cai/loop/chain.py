@@ -161,7 +161,9 @@ class _Work:
             if attempt and self.settings.gate and params.temperature == 0.0:
                 params = params.model_copy(update={"temperature": self.settings.gate.retry_temperature})
             stage = _Stage(feedback, "retry" if attempt else "revision", number, params, attempt)
-            return [(thread, _candidate(answer)) for thread, answer in self._ask(stage, some, render)]
+            found = {id(thread): _candidate(answer) for thread, answer in self._ask(stage, some, render)}
+            # Answers come as they are ready, and known ones first; the gate's batches must not depend on that.
+            return [(thread, found[id(thread)]) for thread in some if id(thread) in found]
 
         first = draw(threads, 0)
         ruled = self._gated(first, draw, number, drawn) if self.gate else [(*each, None) for each in first]
