@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.data.rows import sft_records
+from cai.data.rows import sft_records, sft_rows
 from cai.engines.base import GenerationRequest, RequestFailure, SamplingParams, ScoreRequest
 from cai.engines.scripted import ScriptedEngine
+from cai.labels import LabelSettings, run_labels
 from cai.loop import GateSettings, LoopSettings, gate_problems, gate_tally, run_loop
-from cai.records import FailureRecord, GateCheck, Item, RevisionRecord, Verdict
+from cai.records import FailureRecord, GateCheck, Item, LedgerEntry, Outcome, PreferenceRecord, RevisionRecord, Verdict
 from constitution.messages import user
 from constitution.schema import Constitution, Principle
 
@@ -263,6 +264,52 @@ def test_revisions_without_a_critique_pass_the_gate_as_well() -> None:
     assert record.final == DRAFT
     assert record.gate_closed
     assert not record.unmended, "nobody found a fault in this draft"
+
+
+def test_the_labels_of_one_round_ask_for_nothing_that_the_gate_has_asked() -> None:
+    judge = Judge({(DRAFT, "kind"): -3.0, ("new", "kind"): 3.0}, ["new"])
+    record = only(run(judge))
+
+    def content(request: GenerationRequest | ScoreRequest) -> object:
+        return (request.messages, request.params if isinstance(request, GenerationRequest) else request.response_prefix)
+
+    known = [content(each) for each in judge.asked]
+    before = len(judge.asked)
+    (label,) = run_labels([record], LIBRARY, judge, LabelSettings(), seed=0)
+    assert isinstance(label, PreferenceRecord)
+    assert label.margin_nats == 6.0
+    labelling = [content(each) for each in judge.asked[before:]]
+    assert len(labelling) == 3
+    assert all(each in known for each in labelling)
+
+
+# ---- what becomes of it
+
+
+def kept(record: RevisionRecord) -> str:
+    (entry,) = run_labels([record], LIBRARY, Judge({}, []), LabelSettings(), seed=0)
+    assert isinstance(entry, LedgerEntry)
+    assert entry.outcome is Outcome.KEPT
+    return entry.reason
+
+
+def test_a_row_whose_only_revision_was_turned_down_is_kept_for_that_reason_and_teaches_nothing() -> None:
+    """Its draft has a fault that stayed: a supervised row or an anchor of it would teach the fault."""
+    record = only(run(Judge({("bad", "kind"): -5.0}, ["bad"])))
+    assert kept(record) == "the gate rejected the revision"
+    assert list(sft_records([record])) == list(sft_rows([record])) == []
+
+
+def test_a_draft_with_a_fault_whose_revision_was_empty_teaches_nothing_either() -> None:
+    record = only(run(Judge({}, ["Revision:"]), None))
+    assert kept(record) == "the revision was empty"
+    assert list(sft_records([record])) == []
+
+
+def test_a_draft_with_nothing_to_change_is_learned() -> None:
+    record = only(run(Judge({}, [], lambda _text, _principle: False)))
+    assert kept(record) == "nothing to change"
+    assert [each.reply for each in sft_records([record])] == [DRAFT]
 
 
 # ---- retries

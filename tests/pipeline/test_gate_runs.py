@@ -97,17 +97,17 @@ def test_the_gate_of_a_real_model_lets_in_and_turns_down_and_every_row_has_its_o
 def test_no_data_set_holds_a_text_that_the_gate_turned_down_for_that_row(straight: tuple[Path, RunSummary]) -> None:
     config, _ = straight
     turned_down = {
-        record.uid: {each.revision for r in record.rounds if r.gate for each in r.gate.rejected} - {record.final, record.draft}
+        record.uid: {each.revision for r in record.rounds if r.gate for each in r.gate.rejected}
+        - {record.draft, *(r.revision for r in record.rounds)}
         for record in records_of(config)
     }
     datasets = config.parent / "run" / "datasets"
     rows = [json.loads(line) for name in ("sft", "preferences") for line in (datasets / f"{name}.jsonl").open()]
     assert rows
     for row in rows:
-        said = [
-            m["content"] for key in ("messages", "chosen", "rejected") for m in row.get(key, []) if m["role"] == "assistant"
-        ]
-        assert not turned_down[row["uid"]] & set(said)
+        said = {turn["content"] for key in ("messages", "chosen", "rejected") for turn in row.get(key, [])[-1:]}
+        assert said
+        assert not turned_down[row["uid"]] & said
 
 
 @pytest.mark.parametrize("stop_at", [("revision 1", 4), ("gate 1", 70), ("retry 1", 2), ("gate 2", 60), ("label", 20)], ids=str)
@@ -137,16 +137,6 @@ def test_chunks_change_no_text_and_no_ruling(tmp_path: Path, llama: Path, straig
         return content
 
     assert [without_odds(r) for r in records_of(config)] == [without_odds(r) for r in records_of(straight[0])]
-
-
-def test_labels_ask_for_no_verdict_again_that_the_gate_has(straight: tuple[Path, RunSummary]) -> None:
-    """Draft and revision under the principle used: the gate judged both."""
-    config, _ = straight
-    with open_session(read_inputs(read_config(config, (), {}).config)) as session:
-        usage = session.folder.usage()
-        count = session.folder.count_records(RecordKind.PREFERENCE)
-    assert count > 0
-    assert "verdict" not in usage
 
 
 def test_principles_of_the_gate_that_are_not_in_use_are_told_before_a_model_loads(tmp_path: Path) -> None:
