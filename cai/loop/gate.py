@@ -212,4 +212,9 @@ class Gate:
                 yield role, principle
 
     def _is_worse(self, before_nats: float, after_nats: float) -> bool:
-        return after_nats < before_nats - self.settings.tolerance_nats
+        """The judge finds a fault that was not there, or is clearly surer of one that was.
+
+        A text in which it finds none keeps the principle: between two such, the odds of a sure judge differ by nothing but the
+        wording.
+        """
+        return after_nats < 0.0 and after_nats < before_nats - self.settings.tolerance_nats

@@ -31,7 +31,12 @@ class GateSettings(BaseModel):
         "no-help-with-wrongdoing"
     )
     tolerance_nats: Annotated[
-        float, Field(ge=0.0, le=100.0, description="Worse is a text whose log-odds are lower by more than this.")
+        float,
+        Field(
+            ge=0.0,
+            le=100.0,
+            description="A text is worse when the judge finds a fault in it and the log-odds have fallen by more than this.",
+        ),
     ] = 1.0
     on_reject: Annotated[
         OnReject, Field(description="`keep` the text before the revision, or `retry`: draw the revision again, then keep.")

@@ -186,10 +186,16 @@ def test_a_principle_with_several_roles_is_asked_once_in_the_first_of_them() -> 
     st.floats(-30, 30),
     st.floats(0, 5),
 )
-def test_worse_means_lower_by_more_than_the_tolerance(before: float, after: float, tolerance: float) -> None:
+def test_worse_is_a_text_with_a_fault_whose_odds_fell_by_more_than_the_tolerance(before: float, after: float, tolerance: float) -> None:
     gate = GateSettings(helpfulness=None, harm=None, tolerance_nats=tolerance)
     record = only(run(Judge({(DRAFT, "kind"): before, ("new", "kind"): after}, ["new"]), gate))
-    assert record.changed == (after >= before - tolerance)
+    assert record.changed == (after >= 0 or after >= before - tolerance)
+
+
+def test_a_sure_judge_that_is_a_little_less_sure_is_no_reason() -> None:
+    """Of 90 revisions of the embedded model, 57 lost some log-odds under one of three principles; the judge found no new fault."""
+    record = only(run(Judge({(DRAFT, "help"): 16.7, ("new", "help"): 12.0}, ["new"])))
+    assert record.final == "new"
 
 
 # ---- what is asked
