@@ -74,8 +74,8 @@ def run_loop(
 
     Round r + 1 starts a fresh feedback conversation about the newest revision. "Nothing to change" keeps the text and costs no
     revision. A round for which no principle applies is skipped. With `settings.gate`, a revision that makes the text worse
-    under a principle that has a say goes on record, and no further. The principles that the gate always asks are looked up in
-    `library` (default: `constitution`).
+    under a principle that has a say goes on record, and no further. The principles that the gate's settings name are looked up
+    in `library` (default: `constitution`).
 
     Yields:
         One record per (item, replica), in the order of `items`.

@@ -18,6 +18,7 @@ from cai.records import GateCheck, GateRole, GateRuling, RejectedRevision
 from cai.verdicts import Judged, VerdictOdds, judge
 from constitution.messages import Conversation
 from constitution.schema import Constitution, Principle
+from constitution.selection import applicable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Case:
 
     Args:
         conversation: What the text answers.
+        tags: Of the item.
         before: The text.
         own: The principle that asked for the revision.
         earlier: The principles of the item's earlier rounds, in order.
@@ -44,6 +46,7 @@ class Case:
     """
 
     conversation: Conversation
+    tags: tuple[str, ...]
     before: str
     own: Principle
     earlier: tuple[Principle, ...]
@@ -65,17 +68,21 @@ Redraw: TypeAlias = Callable[[Sequence[int], int], Mapping[int, Candidate]]
 
 
 def gate_problems(settings: GateSettings, constitution: Constitution) -> list[ConfigError]:
-    """The principles that the gate would always ask and that are not in `constitution`, each with what to set."""
+    """The principles that the settings name and that are not in `constitution`, each with what to set."""
     known = sorted(principle.id for principle in constitution.principles)
-    named = (("helpfulness", "for helpfulness", settings.helpfulness), ("harm", "against harm", settings.harm))
+    sides = {"helpfulness": "for helpfulness", "harm": "against harm"}
     return [
         ConfigError(
-            f"`loop.gate.{key}`: no principle {identity} in use",
-            f"name the one that speaks {side}, or set it to null to do without; there are {', '.join(known)}",
+            f"`loop.gate.{role}`: no principle {identity} in use",
+            f"name the one that speaks {sides[role]}, or set it to null to do without; there are {', '.join(known)}",
         )
-        for key, side, identity in named
+        for role, identity in _named(settings)
         if identity is not None and identity not in known
     ]
+
+
+def _named(settings: GateSettings) -> tuple[tuple[GateRole, str | None], ...]:
+    return ("helpfulness", settings.helpfulness), ("harm", settings.harm)
 
 
 @dataclass
@@ -85,7 +92,7 @@ class Gate:
     Args:
         engine: The feedback model.
         settings: Who is asked, and how much worse is worse.
-        constitution: Holds the principles that are always asked.
+        constitution: Holds the principles that speak for helpfulness and against harm; they are asked where they apply.
 
     Raises:
         KeyError: If one of these is not in it (see `gate_problems`).
@@ -99,11 +106,10 @@ class Gate:
     )
 
     def __post_init__(self) -> None:
-        named: tuple[tuple[GateRole, str | None], ...] = (
-            ("helpfulness", self.settings.helpfulness),
-            ("harm", self.settings.harm),
-        )
-        self._standing = tuple((role, self.constitution.by_id(identity)) for role, identity in named if identity is not None)
+        self._standing: dict[str, GateRole] = {}
+        for role, identity in _named(self.settings):
+            if identity is not None:
+                self._standing.setdefault(self.constitution.by_id(identity).id, role)
 
     def rule(
         self,
@@ -199,17 +205,17 @@ class Gate:
         return tuple(checks)
 
     def _asked(self, case: Case) -> Iterator[tuple[GateRole, Principle]]:
-        """Each principle once, in its first role."""
-        asked: list[tuple[GateRole, Principle]] = []
+        """Each principle once, in its first role; the standing ones where they apply."""
+        asked: dict[str, tuple[GateRole, Principle]] = {}
         if self.settings.own:
-            asked.append(("own", case.own))
+            asked[case.own.id] = ("own", case.own)
         if self.settings.earlier:
-            asked += [("earlier", principle) for principle in case.earlier]
-        taken: set[str] = set()
-        for role, principle in (*asked, *self._standing):
-            if principle.id not in taken:
-                taken.add(principle.id)
-                yield role, principle
+            for principle in case.earlier:
+                asked.setdefault(principle.id, ("earlier", principle))
+        for principle in applicable(self.constitution, case.tags):
+            if principle.id in self._standing:
+                asked.setdefault(principle.id, (self._standing[principle.id], principle))
+        yield from asked.values()
 
     def _is_worse(self, before_nats: float, after_nats: float) -> bool:
         """The judge finds a fault that was not there, or is clearly surer of one that was.

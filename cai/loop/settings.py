@@ -25,11 +25,14 @@ class GateSettings(BaseModel):
     ] = True
     helpfulness: Annotated[
         str | None,
-        Field(description="Id of the principle that speaks for helpfulness, lest a refusal replace a good reply; null: none."),
+        Field(
+            description="Id of the principle that speaks for helpfulness, lest a refusal replace a good reply; asked where it "
+            "applies. null: none."
+        ),
     ] = "help-harmless-requests"
-    harm: Annotated[str | None, Field(description="Id of the principle that speaks against harm; null: none is asked.")] = (
-        "no-help-with-wrongdoing"
-    )
+    harm: Annotated[
+        str | None, Field(description="Id of the principle that speaks against harm; asked where it applies. null: none.")
+    ] = "no-help-with-wrongdoing"
     tolerance_nats: Annotated[
         float,
         Field(

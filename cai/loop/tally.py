@@ -90,7 +90,7 @@ def gate_tally(records: Iterable[RevisionRecord]) -> GateTally:
 
 def _count(principle_id: str, rounds: Iterable[Round]) -> GateCount:
     rulings = [each.gate for each in rounds if each.gate is not None]
-    reasons = Counter(
+    reasons: Counter[tuple[str, GateRole]] = Counter(
         (check.principle_id, check.role)
         for ruling in rulings
         for rejected in ruling.rejected

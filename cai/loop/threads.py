@@ -33,6 +33,7 @@ class Thread:
         earlier = dict.fromkeys(each.principle_id for each in self.rounds)
         return Case(
             conversation=self.item.messages,
+            tags=self.item.tags,
             before=self.text,
             own=own,
             earlier=tuple(constitution.by_id(identity) for identity in earlier),

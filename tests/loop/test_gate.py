@@ -181,19 +181,33 @@ def test_a_principle_with_several_roles_is_asked_once_in_the_first_of_them() -> 
     assert [(each.principle_id, each.role) for each in ruling.checks] == [("help", "own"), ("harm", "harm")]
 
 
-@given(
-    st.floats(-30, 30),
-    st.floats(-30, 30),
-    st.floats(0, 5),
-)
-def test_worse_is_a_text_with_a_fault_whose_odds_fell_by_more_than_the_tolerance(before: float, after: float, tolerance: float) -> None:
+def test_a_standing_principle_is_asked_only_about_what_it_applies_to() -> None:
+    helpful = HELP.model_copy(update={"applies_to": ("requests",)})
+    library = LIBRARY.model_copy(update={"principles": (KIND, helpful, HARM)})
+
+    def roles(*tags: str) -> list[str]:
+        item = Item(uid="a", messages=(user("q"),), tags=tags)
+        settings = LoopSettings(gate=GATE)
+        made = run_loop([item], ONE, ScriptedEngine({"": DRAFT}), Judge({}, ["new"]), settings, seed=0, library=library)
+        ruling = only(list(made)).rounds[0].gate
+        assert ruling is not None
+        return [each.role for each in ruling.checks]
+
+    assert roles("claims") == ["own", "harm"]
+    assert roles("claims", "requests") == roles() == ["own", "helpfulness", "harm"]
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0, 5))
+def test_worse_is_a_text_with_a_fault_whose_odds_fell_by_more_than_the_tolerance(
+    before: float, after: float, tolerance: float
+) -> None:
     gate = GateSettings(helpfulness=None, harm=None, tolerance_nats=tolerance)
     record = only(run(Judge({(DRAFT, "kind"): before, ("new", "kind"): after}, ["new"]), gate))
     assert record.changed == (after >= 0 or after >= before - tolerance)
 
 
 def test_a_sure_judge_that_is_a_little_less_sure_is_no_reason() -> None:
-    """Of 90 revisions of the embedded model, 57 lost some log-odds under one of three principles; the judge found no new fault."""
+    """Of 90 revisions of the embedded model, 57 lost some log-odds under one of three principles; not one had a new fault."""
     record = only(run(Judge({(DRAFT, "help"): 16.7, ("new", "help"): 12.0}, ["new"])))
     assert record.final == "new"
 
