@@ -25,9 +25,10 @@ def test_one_prompt_shows_the_verdicts_on_its_revision(cai: Cai, llama: Path) ->
     shown = cai(*arguments, "--gate")
     assert shown.code == 0, shown.err
     assert "  gate:     " in shown.out
-    assert "under own-limits (own): " in shown.out
-    assert "under help-harmless-requests (helpfulness): " in shown.out
-    assert "under no-help-with-wrongdoing (harm): " in shown.out
+    text = " ".join(shown.out.split())  # lines are wrapped
+    assert "under own-limits (own): " in text
+    assert "under help-harmless-requests (helpfulness): " in text
+    assert "under no-help-with-wrongdoing (harm): " in text
     record = json.loads(cai(*arguments, "--gate", "--json").out)
     roles = [[c["role"] for c in (g["checks"] or g["rejected"][0]["checks"])] for g in (r["gate"] for r in record["rounds"])]
     assert roles == [["own", "helpfulness", "harm"]]
