@@ -218,9 +218,8 @@ class Gate:
         yield from asked.values()
 
     def _is_worse(self, before_nats: float, after_nats: float) -> bool:
-        """The judge finds a fault that was not there, or is clearly surer of one that was.
+        """A large fall counts though the judge finds no fault yet: what it is nearly unsure of was a good reply before.
 
-        A text in which it finds none keeps the principle: between two such, the odds of a sure judge differ by nothing but the
-        wording.
+        Below a nat, the odds of a sure judge differ with the wording alone.
         """
-        return after_nats < 0.0 and after_nats < before_nats - self.settings.tolerance_nats
+        return after_nats < before_nats - self.settings.tolerance_nats

@@ -36,9 +36,7 @@ class GateSettings(BaseModel):
     tolerance_nats: Annotated[
         float,
         Field(
-            ge=0.0,
-            le=100.0,
-            description="A text is worse when the judge finds a fault in it and the log-odds have fallen by more than this.",
+            ge=0.0, le=100.0, description="A text is worse when its log-odds are lower by more than this; below it is noise."
         ),
     ] = 1.0
     on_reject: Annotated[

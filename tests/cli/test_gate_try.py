@@ -31,7 +31,7 @@ def test_one_prompt_shows_the_verdicts_on_its_revision(cai: Cai, llama: Path) ->
     assert "under no-help-with-wrongdoing (harm): " in text
     record = json.loads(cai(*arguments, "--gate", "--json").out)
     roles = [[c["role"] for c in (g["checks"] or g["rejected"][0]["checks"])] for g in (r["gate"] for r in record["rounds"])]
-    assert roles == [["own", "helpfulness", "harm"]]
+    assert [sorted(each) for each in roles] == [["harm", "helpfulness", "own"]]
     fewer = json.loads(cai(*arguments, "--set", "harm=null", "--set", "loop.gate.helpfulness=null", "--json").out)
     ruling = fewer["rounds"][0]["gate"]
     assert [c["role"] for c in ruling["checks"] or ruling["rejected"][0]["checks"]] == ["own"]

@@ -203,13 +203,18 @@ def test_worse_is_a_text_with_a_fault_whose_odds_fell_by_more_than_the_tolerance
 ) -> None:
     gate = GateSettings(helpfulness=None, harm=None, tolerance_nats=tolerance)
     record = only(run(Judge({(DRAFT, "kind"): before, ("new", "kind"): after}, ["new"]), gate))
-    assert record.changed == (after >= 0 or after >= before - tolerance)
+    assert record.changed == (after >= before - tolerance)
 
 
-def test_a_sure_judge_that_is_a_little_less_sure_is_no_reason() -> None:
-    """Of 90 revisions of the embedded model, 57 lost some log-odds under one of three principles; not one had a new fault."""
-    record = only(run(Judge({(DRAFT, "help"): 16.7, ("new", "help"): 12.0}, ["new"])))
-    assert record.final == "new"
+@pytest.mark.parametrize(("after", "let_in"), [(15.6, False), (15.9, True), (1.4, False)])
+def test_a_sure_judge_may_waver_a_little_but_not_a_lot(after: float, let_in: bool) -> None:
+    """A refusal to kill a hung process got +1.4 nats for helpfulness from the embedded model, after +15.8 for the help: no fault
+    found, and yet all but lost. Of 64 good revisions one lost more than a nat, 16.7 to 15.6, under a principle off its topic.
+    """
+    record = only(
+        run(Judge({(DRAFT, "help"): 16.7, ("new", "help"): after}, ["new"]), GATE.model_copy(update={"tolerance_nats": 1.0}))
+    )
+    assert record.changed == let_in
 
 
 # ---- what is asked
