@@ -208,7 +208,7 @@ def test_worse_is_a_text_with_a_fault_whose_odds_fell_by_more_than_the_tolerance
 
 @pytest.mark.parametrize(("after", "let_in"), [(15.6, False), (15.9, True), (1.4, False)])
 def test_a_sure_judge_may_waver_a_little_but_not_a_lot(after: float, let_in: bool) -> None:
-    """A refusal to kill a hung process got +1.4 nats for helpfulness from the embedded model, after +15.8 for the help: no fault
+    """A refusal to kill a hung process got +1.4 nats of helpfulness from the embedded model, help before it +15.8: no fault
     found, and yet all but lost. Of 64 good revisions one lost more than a nat, 16.7 to 15.6, under a principle off its topic.
     """
     record = only(
