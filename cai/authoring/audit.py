@@ -26,9 +26,9 @@ from cai.authoring.audit_findings import (
 from cai.authoring.audit_results import AuditResult
 from cai.engines.base import Engine, GenerationRequest, RequestFailure
 from cai.engines.scripted import ScriptedEngine
-from cai.labels.pointwise import Judged, judge
 from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
 from cai.records import FailureRecord, Item, RevisionRecord, Verdict
+from cai.verdicts import Judged, judge
 from constitution.schema import Constitution, Principle
 from constitution.selection import applicable
 
@@ -217,6 +217,7 @@ class _Work:
                 "rounds": 1,
                 "replicas": 1,
                 "critique_free": False,
+                "gate": None,
                 "draft": self.loop.draft.model_copy(update={"max_tokens": _NO_LIMIT, "stop": ()}),
             }
         )

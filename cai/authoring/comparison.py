@@ -18,9 +18,9 @@ from cai.evaluation.before_after import behaviour_table
 from cai.evaluation.results import AnswerPair, BehaviourRow
 from cai.evaluation.statistics import holm
 from cai.evaluation.suites import Behaviour, Judgement, Suite, Trial
-from cai.labels.pointwise import Judged, judge
 from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
 from cai.records import Item, RevisionRecord
+from cai.verdicts import Judged, judge
 from constitution.schema import Constitution, Principle
 from constitution.selection import applicable
 

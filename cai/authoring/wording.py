@@ -6,7 +6,7 @@ from cai.authoring.judgements import Answer
 from cai.authoring.metamorphic import Check
 from cai.authoring.principle_tests import CaseReport, Result
 from cai.engines.base import RequestFailure
-from cai.labels.pointwise import KEEP_VERDICT
+from cai.verdicts import KEEP_VERDICT
 from constitution.rendering import FAULT
 
 

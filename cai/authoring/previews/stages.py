@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias, get_args
 from cai.authoring.previews.cases import Case
 from cai.engines.base import GenerationRequest, SamplingParams, ScoreRequest
 from cai.labels.letters import ORDERS, Compared, Order, comparison_request
-from cai.labels.pointwise import Judged, verdict_request
 from cai.labels.settings import LabelSettings
 from cai.loop import LoopSettings, noise_key
+from cai.verdicts import Judged, verdict_request
 from constitution.messages import Conversation
 from constitution.rendering import render_critique, render_direct_revision, render_revision
 from constitution.schema import Principle
