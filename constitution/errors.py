@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PrincipleFileError:
-    """One problem of one file. `line` and `column` are 1-based; 0 where the file as a whole is meant."""
+    """One problem of one file. `line` and `column` are 1-based; 0 where the file as a whole is meant.
+
+    `rule` is the stable id (`C105`) under which `constitution.linting.rules` explains this kind of problem.
+    """
 
     path: str
     line: int
     column: int
     problem: str
     hint: str = ""
+    rule: str = ""
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}:{self.column}" if self.line else self.path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,13 +17,31 @@ _SECTIONS: dict[str, type[BaseModel]] = {"principles": Principle, "demonstration
 _ENTRIES = {"principles": "principle", "demonstrations": "demonstration", "tests": "test"}
 _KINDS = {"int": "a number", "float": "a number", "date": "a date", "datetime": "a time"}
 _NAMES = {"ids": "lower-case words joined by hyphens: `like-this`", "parameters": "a letter first, then a–z, 0–9 and `_`"}
-_UNION_ARMS = frozenset({"str", "int", "float"})
+_UNION_ARMS = frozenset({"constrained-str", "int", "float"})
 """Types that a parameter may have: pydantic reports each of them on its own."""
 _NOT_A_TEXT = frozenset({"string_type", "int_type", "float_type"})
 
 
-def explain(error: ValidationError) -> Iterable[tuple[Loc, str, str]]:
-    """Every problem as (where, what is wrong, what to do); one for each place, however many ways it could be mended."""
+_SHOWN_CHARS = 80
+MAX_EXPLAINED = 1000
+"""Of more problems in one file, nobody reads the explanations."""
+
+
+class Explanation(NamedTuple):
+    """Where, the id of the kind of problem, what is wrong, what to do."""
+
+    loc: Loc
+    rule: str
+    problem: str
+    hint: str
+
+
+def explain(error: ValidationError) -> Iterable[Explanation]:
+    """Every problem, up to `MAX_EXPLAINED`; one for each place, however many ways it could be mended."""
+    return islice(_explanations(error), MAX_EXPLAINED)
+
+
+def _explanations(error: ValidationError) -> Iterable[Explanation]:
     seen: set[Loc] = set()
     for detail in error.errors(include_url=False):
         loc = tuple(part for part in detail["loc"] if part != "[key]")
@@ -33,30 +52,33 @@ def explain(error: ValidationError) -> Iterable[tuple[Loc, str, str]]:
         seen.add(loc)
         told = _tell(detail["type"], loc, detail["input"], detail.get("ctx", {}), detail["msg"])
         if told is not None:
-            yield loc, *told
+            yield Explanation(loc, *told)
 
 
-def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: str) -> tuple[str, str] | None:
+def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: str) -> tuple[str, str, str] | None:
     if kind == "too_short" and given:
         return None  # its entries have problems of their own, and are reported
-    told = f"{_name(loc)}: {message[:1].lower()}{message[1:]}", ""
+    told = "C116", f"{_name(loc)}: {message[:1].lower()}{message[1:]}", ""
     match kind:
         case "extra_forbidden":
-            told = _unknown_key(loc)
+            told = "C109", *_unknown_key(loc)
         case "missing":
-            told = f"{_name(loc)} is missing", "add it"
+            told = "C110", f"{_name(loc)} is missing", "add it"
         case "string_pattern_mismatch":
-            told = f"{_name(loc)}: {given!r} is not a proper name here", _NAMES["parameters" if "parameters" in loc else "ids"]
+            names = _NAMES["parameters" if "parameters" in loc else "ids"]
+            rule = "C115" if "applies_to" in loc else "C114"
+            told = rule, f"{_name(loc)}: {_shortened(repr(given))} is not a proper name here", names
         case "string_too_long":
-            told = f"{_name(loc)} has {len(given)} characters, more than {context['max_length']}", "`rationale` may be long"
+            hint = "`rationale` may be long" if len(loc) > 2 else "shorten it"
+            told = "C112", f"{_name(loc)} has {len(given)} characters, more than {context['max_length']}", hint
         case _ if given is None or kind in {"string_too_short", "too_short"}:
-            told = f"{_name(loc)} is empty", "write something, or delete the key"
+            told = "C111", f"{_name(loc)} is empty", "write something, or delete the key"
         case "tuple_type":
-            told = f"{_name(loc)} has to be a list", "one entry a line, each behind a dash: `- …`"
+            told = "C113", f"{_name(loc)} has to be a list", "one entry a line, each behind a dash: `- …`"
         case "model_type" | "dict_type":
-            told = _not_a_section(loc)
+            told = "C113", *_not_a_section(loc)
         case _ if kind in _NOT_A_TEXT:
-            told = _not_a_text(loc, given)
+            told = "C113" if isinstance(given, (list, dict)) else "C117", *_not_a_text(loc, given)
         case _:
             pass
     return told
@@ -64,7 +86,7 @@ def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: 
 
 def _unknown_key(loc: Loc) -> tuple[str, str]:
     known = list(_model_at(loc[:-1]).model_fields)
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    near = difflib.get_close_matches(str(loc[-1])[:80], known, n=1)
     return f"unknown key {_name(loc)}", f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(known)}"
 
 
@@ -91,7 +113,11 @@ def _not_a_text(loc: Loc, given: object) -> tuple[str, str]:
 def _name(loc: Loc) -> str:
     """How a place is called: by its key, or by its place in the list."""
     *above, last = loc or ("the file",)
-    return f"entry {last + 1} of `{above[-1]}`" if isinstance(last, int) and above else f"`{last}`"
+    return f"entry {last + 1} of `{above[-1]}`" if isinstance(last, int) and above else f"`{_shortened(str(last))}`"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def _model_at(loc: Loc) -> type[BaseModel]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -65,7 +66,7 @@ class Principle(_Frozen):
     preference_question: Text | None = Field(
         default=None, description="Asks which of two replies is better; there is a default."
     )
-    parameters: dict[ParameterName, str | int | float] = Field(
+    parameters: dict[ParameterName, Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)] | int | float] = Field(
         default_factory=dict[str, str | int | float], description="Values for {{ names }} in this principle's own texts."
     )
     demonstrations: tuple[Demonstration, ...] = ()
@@ -88,8 +89,8 @@ class Constitution(_Frozen):
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Constitution:
-        ids = [principle.id for principle in self.principles]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
+        counts = Counter(principle.id for principle in self.principles)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"principle ids are used twice: {', '.join(twice)}")
         return self

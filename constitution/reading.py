@@ -1,0 +1,236 @@
+"""One principle file → what it says, or what is wrong with it.
+
+Two forms: YAML (`name`, `description`, `principles`), and Markdown, where each bullet is one principle. Both end as a `Document`,
+so that whoever looks at a principle later finds its places in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from constitution.documents import Document, Place, Span, read_document
+from constitution.documents import Path as Loc
+from constitution.errors import PrincipleFileError
+from constitution.explaining import explain
+from constitution.markdown import MAX_BULLETS, Bullet, read_markdown
+from constitution.schema import Constitution, Principle
+from constitution.template_places import template_problems
+from constitution.templating import BadTemplateError, check_template
+
+MAX_FILE_BYTES = 4_000_000
+MAX_PROBLEMS = 200
+"""Problems of one file that are told; the rest is counted."""
+
+
+@dataclass
+class ReadFile:
+    """One file as it was read. `constitution` is None where the file has errors; its `document` then holds what could be read.
+
+    `ids` are the paths of the ids that it declares, sound or not; `unread` counts the problems beyond `MAX_PROBLEMS`.
+    """
+
+    path: Path
+    document: Document = field(default_factory=Document)
+    constitution: Constitution | None = None
+    errors: list[PrincipleFileError] = field(default_factory=list[PrincipleFileError])
+    ids: list[tuple[str, Place]] = field(default_factory=list[tuple[str, Place]])
+    unread: int = 0
+
+    @property
+    def is_markdown(self) -> bool:
+        return self.path.suffix.lower() == ".md"
+
+    def refuse(self, rule: str, line: int, column: int, problem: str, hint: str = "") -> None:
+        """Note an error; 0 for line and column means the file as a whole."""
+        if len(self.errors) >= MAX_PROBLEMS:
+            self.unread += 1
+            return
+        self.errors.append(PrincipleFileError(str(self.path), line, column, problem, hint, rule))
+
+
+def read_file(path: Path) -> ReadFile:
+    """Read and check one file by itself. Never raises for what a file may hold or be: all of it is in `errors`."""
+    read = ReadFile(path)
+    text = _text(read)
+    if text is not None:
+        constitution = _read_markdown(read, text) if read.is_markdown else _read_yaml(read, text)
+        if read.unread:
+            last = read.errors[-1]
+            hint = "mend the others first"
+            read.errors.append(PrincipleFileError(str(path), last.line, last.column, _more(read.unread), hint, last.rule))
+        read.constitution = None if read.errors else constitution
+    return read
+
+
+def _more(count: int) -> str:
+    return f"and {count} more problem{'s' * (count != 1)} in this file"
+
+
+def _text(read: ReadFile) -> str | None:
+    try:
+        with read.path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+            size = len(raw) if len(raw) <= MAX_FILE_BYTES else max(read.path.stat().st_size, len(raw))
+    except OSError as error:
+        read.refuse("C102", 0, 0, f"cannot be read ({error.strerror or error})", "give yourself the right to read it")
+        return None
+    if size > MAX_FILE_BYTES:
+        read.refuse("C102", 0, 0, f"{size} bytes is too much for a principle file", "split it")
+        return None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Its positions count from after a byte order mark.
+        marked = raw[3:] if raw.startswith(b"\xef\xbb\xbf") else raw
+        before = marked[: error.start].decode("utf-8", errors="replace")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        read.refuse("C103", line, column, "not UTF-8 text", "save the file as UTF-8")
+        return None
+    if not text.strip():
+        read.refuse("C104", 0, 0, "the file is empty", "a Markdown list of principles is enough")
+        return None
+    return text
+
+
+def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
+    """Each bullet is a principle, the title the constitution's name, and the prose its description."""
+    found = read_markdown(text)
+    document = read.document = Document(text)
+    for bullet in found.nested:
+        hint = "begin the line at the margin to make it a principle, or write it as part of the one above"
+        read.refuse("C118", bullet.line, bullet.column, "a bullet inside a bullet", hint)
+    if found.too_many:
+        read.refuse("C119", found.too_many, 1, f"more than {MAX_BULLETS} bullets", "split the file")
+    if not found.bullets:
+        read.refuse("C119", 1, 1, "no bullets", "each line that begins with `- ` is one principle")
+        return None
+    ids = IdsFromTexts()
+    principles: list[Principle] = []
+    entries: list[dict[str, str]] = []
+    for index, bullet in enumerate(found.bullets):
+        identity = ids.new(bullet.text)
+        place = _place_of_bullet(document, bullet)
+        document.places[("principles", index)] = document.places[("principles", index, "principle")] = place
+        entries.append({"id": identity, "principle": bullet.text})
+        read.ids.append((identity, place))
+        principles.extend(_principle_of_bullet(read, bullet, identity))
+    document.value = {"principles": entries}
+    if len(principles) < len(found.bullets):
+        return None
+    try:
+        name = found.title or read.path.stem
+        return Constitution(name=name, description=" ".join(found.prose), principles=tuple(principles))
+    except ValidationError as error:
+        for each in explain(error):
+            if each.loc:
+                read.refuse(each.rule, 1, 1, each.problem, each.hint)
+        return None
+
+
+def _place_of_bullet(document: Document, bullet: Bullet) -> Place:
+    end = len(document.lines[bullet.last_line - 1])
+    return Place(bullet.line, bullet.column, Span(bullet.line - 1, bullet.column - 1, bullet.last_line - 1, end))
+
+
+def _principle_of_bullet(read: ReadFile, bullet: Bullet, identity: str) -> Iterable[Principle]:
+    if not bullet.text:
+        read.refuse("C111", bullet.line, bullet.column, "an empty bullet", "write the rule after the dash, or delete the line")
+        return
+    try:
+        principle = Principle(id=identity, principle=bullet.text)
+        check_template(bullet.text, frozenset[str]())
+        yield principle
+    except BadTemplateError as problem:
+        read.refuse(problem.rule, bullet.line, bullet.column, problem.problem, "parameters need the YAML form")
+    except ValidationError as error:
+        for each in explain(error):
+            read.refuse(each.rule, bullet.line, bullet.column, each.problem, each.hint)
+
+
+class IdsFromTexts:
+    """Ids made of the first words of texts, each only once."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken = set(taken)
+        self.counts: dict[str, int] = {}
+
+    def new(self, text: str) -> str:
+        """An id that nothing has yet: `be-kind`, and `be-kind-2` for the next that begins so."""
+        words = re.findall(r"[a-z0-9]+", text[:1000].lower())[:6] or ["principle"]
+        base = "-".join(words)[:70].strip("-")
+        identity, count = base, self.counts.get(base, 1)
+        while identity in self.taken:
+            count += 1
+            identity = f"{base}-{count}"
+        self.counts[base] = count
+        self.taken.add(identity)
+        return identity
+
+
+def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
+    document = read.document = read_document(text)
+    for each in document.problems:
+        read.refuse(each.rule, each.line, each.column, each.problem, each.hint)
+    content: object = document.value
+    if content is None:
+        if not document.problems:
+            read.refuse("C104", 0, 0, "no principles here", "begin with `name:` and `principles:`")
+        return None
+    if not isinstance(content, dict):
+        hint = "begin with `name:` and `principles:`; a plain list of rules can be a Markdown file"
+        read.refuse("C113", 1, 1, "a principle file is made of `key: value` lines", hint)
+        return None
+    value = {"name": read.path.stem, **cast("dict[str, Any]", content)}
+    booleans = _refuse_booleans(read)
+    for index, entry in enumerate(entries(value.get("principles"))):
+        at = ("principles", index)
+        if isinstance(entry.get("id"), str):
+            read.ids.append((entry["id"], document.place((*at, "id"))))
+        if len(read.errors) < MAX_PROBLEMS:
+            for each in template_problems(document, at, entry):
+                read.refuse(*each)
+    try:
+        return Constitution.model_validate(value)
+    except ValidationError as error:
+        flagged = document.unreadable | booleans
+        for each in explain(error):
+            # An error of the file as a whole is an id used twice, which is told with its place.
+            if each.loc and each.loc not in flagged:
+                place = document.place(each.loc)
+                read.refuse(each.rule, place.line, place.column, each.problem, each.hint)
+        return None
+
+
+def entries(principles: object) -> Iterable[Mapping[str, Any]]:
+    """The principles of an unchecked file; what is no section counts as an empty one, so that positions stay right."""
+    for entry in cast("list[object]", principles) if isinstance(principles, list) else []:
+        yield cast("Mapping[str, Any]", entry) if isinstance(entry, dict) else {}
+
+
+def _refuse_booleans(read: ReadFile) -> set[Loc]:
+    """Nothing in a principle file is yes or no, and pydantic would take `yes` for the number 1."""
+    found: set[Loc] = set()
+    for path, value in _leaves(read.document.value, ()):
+        if isinstance(value, bool):
+            found.add(path)
+            place = read.document.place(path)
+            hint = "put it in quotes: YAML reads yes, no, on and off as booleans"
+            read.refuse("C117", place.line, place.column, f"`{path[-1]}` is read as {value}", hint)
+    return found
+
+
+def _leaves(value: object, path: Loc) -> Iterable[tuple[Loc, object]]:
+    if isinstance(value, dict):
+        for key, below in cast("dict[str, object]", value).items():
+            yield from _leaves(below, (*path, key))
+    elif isinstance(value, list):
+        for index, below in enumerate(cast("list[object]", value)):
+            yield from _leaves(below, (*path, index))
+    else:
+        yield path, value
