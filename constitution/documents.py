@@ -26,7 +26,11 @@ _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 class Place(NamedTuple):
-    """1-based line and column; those of an entry's key, where there is one. `span` and `style` are the value's own."""
+    """1-based line and column; those of an entry's key, where there is one. `span` and `style` are the value's own.
+
+    The style is a scalar's quote, `|` or `>`, "" for a plain one, and "-" for a list or a section, whose span may end late: at
+    the beginning of what follows.
+    """
 
     line: int
     column: int
@@ -120,7 +124,7 @@ class _Reader:
         known = self.document.places.get(path)
         # A key's own place is kept for its entry; only the span comes from the value.
         line, column = (known.line, known.column) if known else (span.line + 1, span.column + 1)
-        place = Place(line, column, span, node.style if isinstance(node, ScalarNode) else "")
+        place = Place(line, column, span, node.style if isinstance(node, ScalarNode) else "-")
         self.document.places[path] = place
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)

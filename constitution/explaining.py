@@ -69,7 +69,7 @@ def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: 
             rule = "C115" if "applies_to" in loc else "C114"
             told = rule, f"{_name(loc)}: {_shortened(repr(given))} is not a proper name here", names
         case "string_too_long":
-            hint = "`rationale` may be long" if len(loc) > 2 else "shorten it"
+            hint = "`rationale` may be long" if "principles" in loc else "shorten it"
             told = "C112", f"{_name(loc)} has {len(given)} characters, more than {context['max_length']}", hint
         case _ if given is None or kind in {"string_too_short", "too_short"}:
             told = "C111", f"{_name(loc)} is empty", "write something, or delete the key"

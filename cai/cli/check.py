@@ -1,8 +1,7 @@
-"""`cai check`: are principle files sound?"""
+"""`cai check`: are principle files sound, and are they wise?"""
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,11 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from constitution.errors import PrincipleFileError
-    from constitution.loading import PrincipleFile
+    from constitution.linting import Report
+    from constitution.reading import ReadFile
 
 CHECKS_FAILED = 4
+SHIPPED = "shipped"
 
 
 def check(
@@ -25,36 +25,112 @@ def check(
     ] = None,
     *,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    sarif: Annotated[bool, typer.Option("--sarif", help="Print the findings as SARIF 2.1.0, for code hosts.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 4 for warnings too.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend in the files what is safe to mend, then check again.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show what --fix would change, and write nothing; exit code 4 if it is anything.")
+    ] = False,
+    rules: Annotated[bool, typer.Option("--rules", help="List the rules instead.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain one rule, with an example, instead.")] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of a principle file, for editors, instead.")
     ] = False,
 ) -> None:
-    """Check principle files: every problem of every file at once, as file:line:column. Exit code 4 if there are any."""
-    from constitution.errors import ConstitutionError
-    from constitution.loading import load_files
-    from constitution.schema import json_schema
+    """Check principle files: all findings of all files, as `file:line:column C101 error: what is wrong (what to do)`.
 
+    Errors give exit code 4. Warnings do so with --strict; a comment `# cai: allow C206` allows one.
+    """
     if schema:
-        typer.echo(json_.dumps(json_schema(), indent=1, ensure_ascii=False))
-        return
-    files: Sequence[PrincipleFile] = ()
-    problems: Sequence[PrincipleFileError] = ()
-    try:
-        files = load_files(paths or ["shipped"])
-    except ConstitutionError as error:
-        problems = error.errors
-    if json:
-        found = [dataclasses.asdict(each) for each in problems]
-        typer.echo(json_.dumps({"problems": found, "files": [_counts(each) for each in files]}, indent=1, ensure_ascii=False))
-    elif problems:
-        _print_problems(problems)
+        from constitution.linting.documentation import schema_text
+
+        typer.echo(schema_text(), nl=False)
+    elif rules or explain:
+        _tell_rules(explain)
     else:
-        _print_table(files)
-    if problems:
-        raise typer.Exit(CHECKS_FAILED)
+        _refuse_what_does_not_fit(paths, json=json, sarif=sarif, fix=fix, diff=diff)
+        if diff:
+            _show_diff(paths or [])
+        report = _fix(paths or []) if fix else _lint(paths or [SHIPPED])
+        if json:
+            typer.echo(json_.dumps(_as_json(report), indent=1, ensure_ascii=False))
+        elif sarif:
+            _print_sarif(report)
+        else:
+            _print(report)
+        if report.errors or (strict and report.warnings):
+            raise typer.Exit(CHECKS_FAILED)
 
 
-def _counts(file: PrincipleFile) -> dict[str, Any]:
+def _refuse_what_does_not_fit(paths: Sequence[str] | None, *, json: bool, sarif: bool, fix: bool, diff: bool) -> None:
+    if json and sarif:
+        raise typer.BadParameter("--json and --sarif are two forms of one result: give one of them")
+    if diff and (json or sarif or fix):
+        raise typer.BadParameter("--diff shows changes and nothing else: give it alone")
+    shipped = not paths or any(path == SHIPPED or path.startswith(f"{SHIPPED}:") for path in paths)
+    if (fix or diff) and shipped:
+        raise typer.BadParameter("name the files to mend: the shipped ones belong to the installation")
+
+
+def _lint(paths: Sequence[str]) -> Report:
+    from constitution.linting import lint
+
+    return lint(paths)
+
+
+def _fix(paths: Sequence[str]) -> Report:
+    from cai.cli.terminal import visible
+    from cai.errors import CaiError
+    from constitution.linting import FixingError, fix
+
+    try:
+        changed, report = fix(paths)
+    except FixingError as error:
+        raise CaiError(str(error), "Give yourself the right to write it; files named before it are mended.") from error
+    for each in changed:
+        for finding in each.mended:
+            told = finding.fix.told if finding.fix else ""
+            typer.echo(visible(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} mended: {told}"), err=True)
+    return report
+
+
+def _show_diff(paths: Sequence[str]) -> None:
+    from cai.cli.terminal import visible
+    from constitution.linting import fixed_files, lint
+
+    changes = fixed_files(lint(paths))
+    for each in changes:
+        typer.echo(visible(each.diff()), nl=False)
+    raise typer.Exit(CHECKS_FAILED if changes else 0)
+
+
+def _tell_rules(identity: str | None) -> None:
+    from constitution.linting import RULES
+
+    if identity is None:
+        for rule in RULES.values():
+            typer.echo(f"{rule.id}  {rule.severity:<7}  {'--fix' if rule.fixable else '     '}  {rule.title}")
+        return
+    from constitution.linting.documentation import explanation
+
+    rule = RULES.get(identity.upper())
+    if rule is None:
+        raise typer.BadParameter(f"there is no rule {identity!r}; `cai check --rules` lists them", param_hint="--explain")
+    typer.echo(f"{rule.id} {rule.severity}: {rule.title}\n\n{explanation(rule)}", nl=False)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    """`findings` in order of place (all with the same keys), `files` that are sound, and the counts."""
+    return {
+        "findings": [finding.as_json() for finding in report.findings],
+        "files": [_counts(file) for file in report.files if file.constitution is not None],
+        "errors": report.errors,
+        "warnings": report.warnings,
+    }
+
+
+def _counts(file: ReadFile) -> dict[str, Any]:
+    assert file.constitution is not None
     principles = file.constitution.principles
     return {
         "path": str(file.path),
@@ -65,16 +141,34 @@ def _counts(file: PrincipleFile) -> dict[str, Any]:
     }
 
 
-def _print_problems(problems: Sequence[PrincipleFileError]) -> None:
+def _print_sarif(report: Report) -> None:
+    from importlib.metadata import version
+
+    from constitution.linting.sarif import sarif
+
+    log = sarif(report, Path.cwd(), version("constitution-cai"))
+    typer.echo(json_.dumps(log, indent=1, ensure_ascii=False))
+
+
+def _print(report: Report) -> None:
     from cai.cli.terminal import visible
 
-    for problem in problems:
-        typer.echo(visible(str(problem)))
-    files = len({problem.path for problem in problems})
-    typer.echo(f"{len(problems)} problem{'s' * (len(problems) != 1)} in {files} file{'s' * (files != 1)}", err=True)
+    if not report.findings:
+        _print_table(report.files)
+        return
+    for finding in report.findings:
+        typer.echo(visible(str(finding)).replace("\n", "\\n"))
+    files = len({finding.path for finding in report.findings})
+    fixable = sum(finding.fix is not None for finding in report.findings)
+    told = f"{_many(report.errors, 'error')} and {_many(report.warnings, 'warning')} in {_many(files, 'file')}"
+    typer.echo(told + (f"; --fix mends {fixable} of them" if fixable else ""), err=True)
 
 
-def _print_table(files: Sequence[PrincipleFile]) -> None:
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def _print_table(files: Sequence[ReadFile]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

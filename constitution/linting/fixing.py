@@ -1,0 +1,164 @@
+"""Applies the safe edits of findings to the files they are about, and nothing else: every other byte stays as it is.
+
+Safe means that no text which a model would read is changed. Edits of layout are kept only if the file reads the same afterwards;
+the others mend an error, so that the file could not be read before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from constitution.documents import read_document
+from constitution.linting.checking import Report, lint
+from constitution.linting.findings import Edit, Finding
+from constitution.markdown import read_markdown
+from constitution.reading import ReadFile
+
+ROUNDS = 5
+"""One fix can make place for another: an id that is put in quotes is then seen not to be a proper id."""
+_MARK = "\ufeff".encode()
+
+
+@dataclass(frozen=True)
+class FixedFile:
+    """A file's text before and after, without byte order mark, and what was mended in it."""
+
+    path: Path
+    before: str
+    after: str
+    mended: tuple[Finding, ...]
+
+    def diff(self) -> str:
+        """A unified diff, ready for `patch -p0`."""
+        before, after = self.before.splitlines(keepends=True), self.after.splitlines(keepends=True)
+        lines = difflib.unified_diff(before, after, str(self.path), str(self.path))
+        # A last line without its end is marked as `diff` marks it.
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+class FixingError(Exception):
+    """A file cannot be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: cannot be written ({reason})")
+
+
+def fixed_files(report: Report) -> Sequence[FixedFile]:
+    """What `write` would change: for each file with fixable findings, its text with all edits that are safe."""
+    fixable: dict[str, list[Finding]] = defaultdict(list)
+    for finding in report.findings:
+        if finding.fix is not None:
+            fixable[finding.path].append(finding)
+    changed = (_fixed(file, fixable[str(file.path)]) for file in report.files if str(file.path) in fixable)
+    return [each for each in changed if each.after != each.before]
+
+
+def fix(paths: Sequence[str | Path]) -> tuple[Sequence[FixedFile], Report]:
+    """Mend files until nothing safe is left to mend.
+
+    Returns:
+        Each file that was written, and what the check says afterwards.
+
+    Raises:
+        FixingError: If a file cannot be written, or was changed by somebody else meanwhile. Files that were written stay so.
+    """
+    written: dict[Path, FixedFile] = {}
+    report = lint(paths)
+    for _ in range(ROUNDS):
+        changes = fixed_files(report)
+        if not changes:
+            break
+        for each in changes:
+            write(each)
+            first = written.get(each.path, each)
+            mended = each.mended if first is each else first.mended + each.mended
+            written[each.path] = FixedFile(each.path, first.before, each.after, mended)
+        report = lint(paths)
+    return tuple(written.values()), report
+
+
+def _fixed(file: ReadFile, findings: Sequence[Finding]) -> FixedFile:
+    before = file.document.text
+    text, mended = before, list[Finding]()
+    taken: list[Edit] = []
+    for finding in findings:
+        edits = finding.fix.edits if finding.fix else ()
+        if any(_overlap(edit, other) for edit in edits for other in taken):
+            continue  # the next round finds it again
+        changed = apply_edits(before, [*taken, *edits])
+        if finding.severity == "error" or _reads_the_same(file, before, apply_edits(before, edits)):
+            text = changed
+            taken += edits
+            mended.append(finding)
+    return FixedFile(file.path, before, text, tuple(mended))
+
+
+def _overlap(one: Edit, other: Edit) -> bool:
+    start = max((one.line, one.column), (other.line, other.column))
+    end = min((one.end_line, one.end_column), (other.end_line, other.end_column))
+    return start <= end
+
+
+def _reads_the_same(file: ReadFile, before: str, after: str) -> bool:
+    if file.is_markdown:
+        return _bullets(before) == _bullets(after)
+    old, new = read_document(before), read_document(after)
+    return bool(old.value == new.value) and len(old.problems) == len(new.problems)
+
+
+def _bullets(text: str) -> tuple[str, list[str], list[str]]:
+    found = read_markdown(text)
+    return found.title, found.prose, [bullet.text for bullet in found.bullets]
+
+
+def apply_edits(text: str, edits: Iterable[Edit]) -> str:
+    """The text with all edits made; they must not overlap."""
+    lines = text.splitlines(keepends=True)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    spans = sorted(
+        (starts[edit.line - 1] + edit.column - 1, starts[edit.end_line - 1] + edit.end_column - 1, edit.text) for edit in edits
+    )
+    parts: list[str] = []
+    at = 0
+    for start, end, new in spans:
+        parts += text[at:start], new
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def write(change: FixedFile) -> None:
+    """Put the new text in place of the old one, whole or not at all; a link stays a link, and the rights stay as they are.
+
+    Raises:
+        FixingError: If it cannot be written, or the file does not hold the old text any more.
+    """
+    target = change.path.resolve()
+    try:
+        raw = target.read_bytes()
+        marked = raw.startswith(_MARK)
+        if raw.decode("utf-8-sig", errors="replace") != change.before:
+            raise FixingError(change.path, "it was changed meanwhile; nothing was written to it")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write((_MARK if marked else b"") + change.after.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(target, name)
+            Path(name).replace(target)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise FixingError(change.path, error.strerror or str(error)) from error

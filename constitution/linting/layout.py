@@ -1,0 +1,140 @@
+"""Spaces, line ends and characters that nobody sees. Nearly all of it can be mended without changing what a file says."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+from constitution.linting.findings import Edit, Finding, Fix
+from constitution.linting.rules import Example, Rule
+from constitution.reading import ReadFile
+
+_ENTRY = "principles:\n  - id: kind\n    principle: Be kind.{}\n    tests:{}\n      - {{prompt: Hi, better: Hello., worse: Go.}}{}"
+
+INVISIBLE = Rule(
+    "C217",
+    "a character that nobody sees",
+    "Zero-width characters change what a model reads, and marks of direction make a text read otherwise than it is; neither is "
+    "seen in an editor. They come along when text is copied from web pages.",
+    Example("principle: Be\u200b kind.", "principle: Be kind."),
+)
+TRAILING = Rule(
+    "C221",
+    "spaces at the end of a line",
+    "They make noise in every comparison of two versions.",
+    Example(_ENTRY.format("  ", "", "\n"), _ENTRY.format("", "", "\n"), "yaml"),
+    fixable=True,
+)
+NO_LAST_NEWLINE = Rule(
+    "C222",
+    "no newline at the end of the file",
+    "The next line that is added changes two.",
+    Example(_ENTRY.format("", "", ""), _ENTRY.format("", "", "\n"), "yaml"),
+    fixable=True,
+)
+MIXED_LINE_ENDS = Rule(
+    "C223",
+    "line ends of more than one kind",
+    "Tools disagree about where such a file has its lines, and so about every place in it.",
+    Example(_ENTRY.format("\r", "", "\n"), _ENTRY.format("", "", "\n"), "yaml"),
+    fixable=True,
+)
+TAB = Rule(
+    "C224",
+    "a tab before a line's text",
+    "YAML counts spaces, and every editor draws a tab in its own width.",
+    Example("description: Kind\n \treplies.\n" + _ENTRY.format("", "", "\n"), "description: Kind\n   replies.\n" + _ENTRY.format("", "", "\n"), "yaml"),
+    fixable=True,
+)
+
+RULES = (INVISIBLE, TRAILING, NO_LAST_NEWLINE, MIXED_LINE_ENDS, TAB)
+
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SPACES = re.compile(r"[ \t]+$")
+
+
+def check_layout(file: ReadFile) -> Iterable[Finding]:
+    """All that `RULES` say about one file, each once with the number of lines that it is about."""
+    text, path = file.document.text, str(file.path)
+    if not text:
+        return
+    kept = _lines_whose_spaces_count(file)
+    lines = file.document.lines
+    if " \n" in text or "\t" in text or text.endswith(" ") or " \r" in text:
+        yield from _spaces(file, kept)
+    ends = Counter(found[0] for found in _LINE_END.finditer(text)) if "\r" in text else Counter({"\n": 1})
+    usual = ends.most_common(1)[0][0]
+    if len(ends) > 1:
+        edits = tuple(_other_line_ends(text, usual))
+        name = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
+        counted = ", ".join(f"{count} × {name[end]}" for end, count in ends.most_common())
+        fix = Fix(f"ended every line with {name[usual]}", edits)
+        yield MIXED_LINE_ENDS.at(path, (edits[0].line, edits[0].column), f"mixed line ends: {counted}", "use one kind", fix)
+    if not text.endswith(("\n", "\r")):
+        last = (len(lines), len(lines[-1]) + 1)
+        fix = Fix("ended the last line", (Edit(*last, *last, usual),))
+        yield NO_LAST_NEWLINE.at(path, last, "no newline at the end of the file", "add one", fix)
+    if not text.isascii():
+        yield from _invisible(file)
+
+
+def _lines_whose_spaces_count(file: ReadFile) -> frozenset[int]:
+    """0-based lines inside texts that go over several lines, where spaces may be part of the text."""
+    if file.is_markdown:
+        return frozenset()
+    spans = {(place.span, place.style) for place in file.document.places.values() if place.style in ("'", '"', "|", ">")}
+    kept: set[int] = set()
+    for span, style in spans:
+        if span.end_line > span.line:
+            kept.update(range(span.line + (style in ("|", ">")), span.end_line))
+    return frozenset(kept)
+
+
+def _spaces(file: ReadFile, kept: frozenset[int]) -> Iterable[Finding]:
+    path, lines = str(file.path), file.document.lines
+    edits: list[Edit] = []
+    tabs: list[Edit] = []
+    for number, line in enumerate(lines):
+        if number in kept:
+            continue
+        before = line[: len(line) - len(line.lstrip())]
+        if "\t" in before and line.strip():
+            tabs.append(Edit(number + 1, 1, number + 1, len(before) + 1, before.replace("\t", "  ")))
+        found = _SPACES.search(line)
+        # Two spaces at the end of a Markdown line are its way to break a line.
+        if found and not (file.is_markdown and found[0] == "  "):
+            edits.append(Edit(number + 1, found.start() + 1, number + 1, len(line) + 1, ""))
+    if edits:
+        fix = Fix(f"took the spaces from the end of {_lines(len(edits))}", tuple(edits))
+        problem = f"spaces at the end of {_lines(len(edits))}"
+        yield TRAILING.at(path, (edits[0].line, edits[0].column), problem, "delete them", fix)
+    if tabs and not file.is_markdown and file.document.value is not None:
+        position = tabs[0].line, lines[tabs[0].line - 1].index("\t") + 1
+        fix = Fix(f"wrote spaces for the tabs before {_lines(len(tabs))}", tuple(tabs))
+        yield TAB.at(path, position, f"tabs before the text of {_lines(len(tabs))}", "indent with spaces", fix)
+
+
+def _lines(count: int) -> str:
+    return f"{count} line{'s' * (count != 1)}"
+
+
+def _other_line_ends(text: str, usual: str) -> Iterable[Edit]:
+    """Edits at the ends of lines as `str.splitlines` counts them."""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        found = _LINE_END.search(line)
+        if found and found[0] != usual:
+            yield Edit(number, found.start() + 1, number, found.end() + 1, usual)
+
+
+def _invisible(file: ReadFile) -> Iterable[Finding]:
+    seen: set[str] = set()
+    for number, line in enumerate(file.document.lines, start=1):
+        for found in () if line.isascii() else _INVISIBLE.finditer(line):
+            if found[0] not in seen:
+                seen.add(found[0])
+                name = unicodedata.name(found[0], "no name").lower()
+                problem = f"the invisible character U+{ord(found[0]):04X} ({name})"
+                yield INVISIBLE.at(str(file.path), (number, found.start() + 1), problem, "delete it")

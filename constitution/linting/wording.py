@@ -1,0 +1,153 @@
+"""Warnings about how a principle and its questions are worded. Patterns of plain English; other languages simply find nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from constitution.linting.findings import Finding
+from constitution.linting.placed import PlacedPrinciple
+from constitution.linting.rules import Example, Rule
+
+MAX_WORDS = 60
+
+PRESUPPOSES_GUILT = Rule(
+    "C203",
+    "the critique is asked for faults, and may not find none",
+    "A model that is asked what is wrong will name something, and a good draft is rewritten for nothing. Ask a question that "
+    "can be answered with no, or say what to write when there is no fault.",
+    Example(
+        "principle: Be kind.\ncritique_request: Identify specific ways in which the reply is harmful.",
+        "principle: Be kind.\ncritique_request: Is the reply harmful to anyone?",
+    ),
+)
+LEADING = Rule(
+    "C204",
+    "a question that suggests its answer",
+    "A question that expects a yes gets one, whatever the reply says; one that names an answer's letter decides the label.",
+    Example(
+        "principle: Be kind.\ncritique_request: Isn't the reply clearly rude?",
+        "principle: Be kind.\ncritique_request: Is the reply rude?",
+    ),
+)
+DOUBLE_BARRELLED = Rule(
+    "C205",
+    "two questions or rules in one",
+    "When one half holds and the other does not, no single answer is right, and nobody can see which half decided.",
+    Example(
+        "principle: Be kind.\npreference_question: Which reply is kinder and more correct?",
+        "principle: Be kind.\npreference_question: Which reply is kinder?",
+    ),
+)
+ABSOLUTE = Rule(
+    "C206",
+    "an absolute word",
+    "Words that allow no exception make a model obey the letter where the sense says otherwise. Say what is meant, or allow the "
+    "word where a rule really has no exception.",
+    Example("principle: Always name a source.", "principle: Name a source for what few people know."),
+)
+LONG = Rule(
+    "C207",
+    f"a principle of more than {MAX_WORDS} words",
+    "Small models lose a long rule, and its critiques pick one half. Reasons belong into `rationale`, further rules into "
+    "principles of their own.",
+    Example("principle: " + " ".join(["Say it plainly and say it once."] * 9), "principle: Say it plainly and say it once."),
+)
+
+RULES = (PRESUPPOSES_GUILT, LEADING, DOUBLE_BARRELLED, ABSOLUTE, LONG)
+
+QUESTIONS = ("critique_request", "preference_question")
+
+_FAULT = (
+    r"harm\w*|hurt\w*|unethical|immoral|racis[tm]\w*|sexis[tm]\w*|toxic\w*|illegal\w*|dangerous\w*|offensive\w*|inappropriate\w*"
+    r"|wrong\w*|bad|worse|faults?|faulty|flaws?|flawed|problem\w*|mistake\w*|errors?|issues?|violat\w*|breaks?|fail\w*|rude\w*"
+    r"|mislead\w*|false|untrue|bias\w*|unfair\w*|lies?|lying|dishonest\w*|unhelpful\w*|insult\w*|preach\w*|flatter\w*|unsafe"
+    r"|unsupported|incorrect\w*|inaccura\w*|objectionable|insensitive|manipulat\w*|deceptive\w*|deceiv\w*"
+)
+_HAS_FAULT = re.compile(rf"\b(?:{_FAULT})\b", re.IGNORECASE)
+_ASKS_FOR_IT = re.compile(
+    r"\s*(?:please\s+)?(?:identify|list|explain|point out|describe|find|name|quote|highlight|enumerate|discuss|outline|state|tell"
+    r"|say|show|note|mention|specify|why|how|where|in (?:what|which) ways?|what|which)\b",
+    re.IGNORECASE,
+)
+_WAY_OUT = re.compile(
+    r"\b(?:if|whether|nothing|none|no faults?|any\s+(?:\w+\s+)?(?:that|which|at all)|or not|in case|unless|where there (?:is|are))\b",
+    re.IGNORECASE,
+)
+_LEADING = (
+    re.compile(
+        r"(?:^|(?<=[.?!]\s))(?:isn|aren|doesn|don|didn|wouldn|won|shouldn|hasn|haven|wasn|can)['’]t\b"
+        r"|(?:^|(?<=[.?!]\s))(?:is|does|do|would|should) (?:it|the reply|you) not\b",
+        re.IGNORECASE,
+    ),
+    re.compile(r",\s*(?:(?:isn|doesn|don|won|wouldn)['’]t (?:it|you|they)|right|correct|agreed)\b[^?]*\?", re.IGNORECASE),
+    re.compile(
+        r"\b(?:surely|of course|undoubtedly|needless to say|as (?:everyone|you) knows?|do(?:n['’]t)? you agree)\b"
+        rf"|\b(?:obviously|clearly|plainly|evidently)\s+(?:{_FAULT}|better|good|right)\b",
+        re.IGNORECASE,
+    ),
+)
+_NAMES_A_LETTER = re.compile(r"\b(?:[Rr]eply|[Aa]nswer|[Rr]esponse|[Oo]ption)\s+\(?[AB]\b\)?|\([AB]\)")
+_TWO_CRITERIA = re.compile(
+    r"\b(?:more|less|most|least)\s+\w+\s+and\s+\w+|\band\s+(?:more|less|most|least)\s+\w+"
+    r"|\b\w+er\s+and\s+\w+er\b|\b\w+,\s+\w+,?\s+and\s+\w+",
+    re.IGNORECASE,
+)
+_TWO_STATES = re.compile(r"(?:is|are|was|were)\b[^?]*\b\w+\s+(?:and|as well as)\s+(?:\w+\s+)?\w+\s*\?", re.IGNORECASE)
+_TWO_ACTS = re.compile(r"(?:does|do|did|has|have|can|will|would)\b[^?]*?,?\s\b(?:and|as well as)\s+(?:\w+\s+){1,}\w+", re.IGNORECASE)
+_TWO_RULES = re.compile(r"\band/or\b|\band also\b|\bin addition\b|\bfurthermore\b|\bas well as\b", re.IGNORECASE)
+_ABSOLUTE = re.compile(
+    r"\b(?:always|never|under no circumstances?|no matter what|at all times|at any cost|in (?:all|every|any) cases?"
+    r"|without (?:any )?exceptions?|absolutely|completely|totally|entirely|perfectly|every single)\b|\b100\s?%",
+    re.IGNORECASE,
+)
+
+
+def check_wording(placed: PlacedPrinciple) -> Iterable[Finding]:
+    """All that `RULES` say about one principle."""
+    for key, text in placed.texts():
+        if key in QUESTIONS:
+            yield from _question(placed, key, text)
+        for word in {found[0].lower(): found[0] for found in _ABSOLUTE.finditer(text)}.values():
+            hint = "say when it holds, or allow it: `# cai: allow C206` and why"
+            yield ABSOLUTE.of(placed, placed.position_of(word, key), f"`{key}`: “{word}” allows no exception", hint)
+    text = placed.principle.principle
+    found = _TWO_RULES.search(text)
+    if found:
+        problem = f"`principle`: “{found[0]}” joins two rules"
+        yield DOUBLE_BARRELLED.of(placed, placed.position_of(found[0], "principle"), problem, "make them two principles")
+    words = len(text.split())
+    if words > MAX_WORDS:
+        hint = "keep the rule, and move its reasons to `rationale`"
+        yield LONG.of(placed, placed.position("principle"), f"`principle` has {words} words", hint)
+
+
+def _question(placed: PlacedPrinciple, key: str, text: str) -> Iterable[Finding]:
+    if key == "critique_request" and _ASKS_FOR_IT.match(text) and _HAS_FAULT.search(text) and not _WAY_OUT.search(text):
+        problem = "`critique_request` presupposes a fault and gives no way out"
+        yield PRESUPPOSES_GUILT.of(placed, placed.position(key), problem, "ask whether: “Does the reply …?”")
+    leading = next((found[0] for each in _LEADING if (found := each.search(text))), None)
+    letter = _NAMES_A_LETTER.search(text) if key == "preference_question" else None
+    if leading:
+        problem = f"`{key}`: “{leading.strip(' ,')}” suggests the answer"
+        yield LEADING.of(placed, placed.position_of(leading.strip(" ,"), key), problem, "ask it as one who does not know")
+    elif letter:
+        problem = f"`{key}` names one answer, “{letter[0]}”"
+        yield LEADING.of(placed, placed.position_of(letter[0], key), problem, "ask “Which reply …?”")
+    two = _two_in_one(key, text)
+    if two:
+        hint = "ask one thing; a second rule is a second principle"
+        yield DOUBLE_BARRELLED.of(placed, placed.position(key), f"`{key}` asks two things: {two}", hint)
+
+
+def _two_in_one(key: str, text: str) -> str:
+    if text.count("?") > 1:
+        return f"it has {text.count('?')} question marks"
+    if key == "preference_question":
+        found = _TWO_CRITERIA.search(text)
+    else:
+        found = _TWO_STATES.match(text.strip()) or _TWO_ACTS.match(text.strip())
+    if not found:
+        return ""
+    around = re.search(r"\S+\s+(?:and|as well as)\s+\S+", found[0], re.IGNORECASE)
+    return f"“{around[0].rstrip('?')}”" if around else "it has an “and”"
