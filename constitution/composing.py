@@ -22,7 +22,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 """More values than this, aliases written out, and a document is refused: ten nested aliases can stand for billions."""
 MAX_DEPTH = 100
 
@@ -149,8 +149,8 @@ class _Composer:
 
     def _add(self, event: Any) -> None:
         start, end = event.start_mark, event.end_mark
-        self.count += 1
-        if self.count > MAX_VALUES or len(self.open) > MAX_DEPTH:
+        self.count += 1  # keys too, which are no values
+        if self.count > 2 * MAX_VALUES or len(self.open) > MAX_DEPTH:
             raise _too_much(start.line, start.column)
         if isinstance(event, AliasEvent):
             name = str(cast("Any", event).anchor)

@@ -19,7 +19,7 @@ from constitution.composing import MAX_VALUES, ComposingError, MappingNode, Node
 Path: TypeAlias = tuple[str | int, ...]
 
 MAX_NUMBER_CHARS = 40
-"""Longer numbers are refused unread: PyYAML reads `1:1:1:…` to base 60, in time that grows with the square of its length."""
+"""What is longer is no number: PyYAML reads `1:1:1:…` to base 60, in time that grows with the square of its length."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
@@ -149,7 +149,9 @@ class _Reader:
             return self._unreadable("C117", path, node, f"cannot be read: {error}", "quote it")
 
     def _resolved(self, text: str) -> str:
-        """What a plain text is taken for: a text, unless one of the resolvers for its first character knows better."""
+        """What a plain text is taken for: a text, unless it is short and a resolver for its first character knows better."""
+        if len(text) > MAX_NUMBER_CHARS:
+            return _TEXT
         for tag, pattern in self.resolvers.get(text[:1], ()):
             if pattern.match(text):
                 return tag

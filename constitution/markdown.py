@@ -17,7 +17,9 @@ _CODE_OR_COMMENT = re.compile(
 )
 _MARGIN = 3
 """Bullets further in than this, or than the first one, are bullets inside a bullet."""
-MAX_BULLETS = 20_000
+MAX_BULLETS = 10_000
+_MAX_RULE_CHARS = 1000
+"""A ruled line longer than this is none: the pattern keeps a state for every dash."""
 
 
 @dataclass
@@ -81,8 +83,9 @@ def read_markdown(text: str) -> MarkdownList:
     for number, line in enumerate(_without_comments(text).splitlines(), start=1):
         if _FENCE.match(line):
             fenced = not fenced
-        bullet = None if fenced or _RULE.match(line) else _BULLET.match(line.expandtabs(4))
-        if fenced or _FENCE.match(line) or _RULE.match(line) or not line.strip():
+        ruled = len(line) <= _MAX_RULE_CHARS and _RULE.match(line) is not None
+        bullet = None if fenced or ruled else _BULLET.match(line.expandtabs(4))
+        if fenced or ruled or _FENCE.match(line) or not line.strip():
             goes_on = False
         elif bullet:
             if len(found.bullets) + len(found.nested) >= MAX_BULLETS:

@@ -20,11 +20,14 @@ from constitution.errors import PrincipleFileError
 from constitution.explaining import explain
 from constitution.markdown import MAX_BULLETS, Bullet, read_markdown
 from constitution.schema import Constitution, Principle
-from constitution.template_places import template_problems
+from constitution.template_places import costly_templates, template_problems
 from constitution.templating import BadTemplateError, check_template
 
 MAX_FILE_BYTES = 4_000_000
-MAX_PROBLEMS = 200
+MAX_FILE_LINES = 200_000
+MAX_TEMPLATES = 4000
+"""Texts of one file with more than names in their templates: to parse each takes a fifth of a millisecond."""
+MAX_PROBLEMS = 1000
 """Problems of one file that are told; the rest is counted."""
 
 
@@ -32,7 +35,8 @@ MAX_PROBLEMS = 200
 class ReadFile:
     """One file as it was read. `constitution` is None where the file has errors; its `document` then holds what could be read.
 
-    `ids` are the paths of the ids that it declares, sound or not; `unread` counts the problems beyond `MAX_PROBLEMS`.
+    `ids` are the ids that it declares with their places, sound or not; `examined` are the entries whose templates are sound;
+    `unread` counts the problems beyond `MAX_PROBLEMS`.
     """
 
     path: Path
@@ -40,6 +44,7 @@ class ReadFile:
     constitution: Constitution | None = None
     errors: list[PrincipleFileError] = field(default_factory=list[PrincipleFileError])
     ids: list[tuple[str, Place]] = field(default_factory=list[tuple[str, Place]])
+    examined: set[int] = field(default_factory=set[int])
     unread: int = 0
 
     @property
@@ -92,6 +97,10 @@ def _text(read: ReadFile) -> str | None:
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         read.refuse("C103", line, column, "not UTF-8 text", "save the file as UTF-8")
         return None
+    lines = text.count("\n") + text.count("\r") - text.count("\r\n")
+    if lines > MAX_FILE_LINES:
+        read.refuse("C102", 0, 0, f"{lines} lines are too many for a principle file", "split it")
+        return None
     if not text.strip():
         read.refuse("C104", 0, 0, "the file is empty", "a Markdown list of principles is enough")
         return None
@@ -119,7 +128,9 @@ def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
         document.places[("principles", index)] = document.places[("principles", index, "principle")] = place
         entries.append({"id": identity, "principle": bullet.text})
         read.ids.append((identity, place))
-        principles.extend(_principle_of_bullet(read, bullet, identity))
+        sound = list(_principle_of_bullet(read, bullet, identity))
+        read.examined.update(index for _ in sound)
+        principles += sound
     document.value = {"principles": entries}
     if len(principles) < len(found.bullets):
         return None
@@ -189,12 +200,9 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
     value = {"name": read.path.stem, **cast("dict[str, Any]", content)}
     booleans = _refuse_booleans(read)
     for index, entry in enumerate(entries(value.get("principles"))):
-        at = ("principles", index)
         if isinstance(entry.get("id"), str):
-            read.ids.append((entry["id"], document.place((*at, "id"))))
-        if len(read.errors) < MAX_PROBLEMS:
-            for each in template_problems(document, at, entry):
-                read.refuse(*each)
+            read.ids.append((entry["id"], document.place(("principles", index, "id"))))
+    _read_templates(read, value.get("principles"))
     try:
         return Constitution.model_validate(value)
     except ValidationError as error:
@@ -205,6 +213,25 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
                 place = document.place(each.loc)
                 read.refuse(each.rule, place.line, place.column, each.problem, each.hint)
         return None
+
+
+def _read_templates(read: ReadFile, principles: object) -> None:
+    count = 0
+    for index, entry in enumerate(entries(principles)):
+        at = ("principles", index)
+        count += costly_templates(entry)
+        if count > MAX_TEMPLATES:
+            place = read.document.place(at)
+            problem = f"more than {MAX_TEMPLATES} texts in this file hold conditions or filters"
+            read.refuse("C124", place.line, place.column, problem, "split the file")
+            return
+        problems = list(template_problems(read.document, at, entry))
+        for each in problems:
+            read.refuse(*each)
+        if read.unread:
+            return
+        if not problems:
+            read.examined.add(index)
 
 
 def entries(principles: object) -> Iterable[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from constitution.documents import Document
 from constitution.documents import Path as Loc
 from constitution.schema import MAX_TEXT_CHARS
-from constitution.templating import BadTemplateError, check_template, render_text
+from constitution.templating import BadTemplateError, check_template, is_plain, render_text
 
 TEMPLATED = ("principle", "critique_request", "revision_request", "preference_question")
 
@@ -43,6 +43,12 @@ def template_problems(document: Document, at: Loc, entry: Mapping[str, Any]) -> 
         except BadTemplateError as problem:
             line, column = _place(document, (*at, name), frozenset(parameters), problem)
             yield TemplateProblem(problem.rule, line, column, f"`{name}`: {problem.problem}", problem.hint)
+
+
+def costly_templates(entry: Mapping[str, Any]) -> int:
+    """How many texts of an entry need more than names filled in."""
+    texts = (entry.get(name) for name in TEMPLATED)
+    return sum(isinstance(text, str) and not is_plain(text) for text in texts)
 
 
 def _place(document: Document, path: Loc, names: frozenset[str], problem: BadTemplateError) -> tuple[int, int]:

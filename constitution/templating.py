@@ -2,46 +2,28 @@
 
 Template text comes from principle files and from this package, never from a model or a user's prompt. The sandbox stops
 attribute tricks; it is no resource limit (`{{ 'a' * 300000000 }}` costs gigabytes), so the syntax tree is walked first, only
-what a prompt needs is let through, and no filter takes or makes a text beyond a bound.
+what a prompt needs is let through, and what is left is evaluated (see `template_trees`) with a bound on every text.
 """
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, wraps
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import resources
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from constitution.template_trees import EVALUATED, Evaluator
 
 MAX_TEMPLATE_CHARS = 4000
 MAX_NODES = 400
 MAX_DEPTH = 40
 MAX_OUTPUT_CHARS = 60_000
 FILTERS = frozenset({"capitalize", "default", "join", "length", "lower", "replace", "title", "trim", "upper"})
-ALLOWED_NODES = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.Name,
-    nodes.Const,
-    nodes.Filter,
-    nodes.If,
-    nodes.CondExpr,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.And,
-    nodes.Or,
-    nodes.Not,
-    nodes.Add,
-    nodes.Sub,
-    nodes.Concat,
-    nodes.Neg,
-)
-
 
 _NAME = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
 _NO_NAMES = frozenset({*keyword.kwlist, "true", "false", "none"})
@@ -70,23 +52,9 @@ def environment() -> ImmutableSandboxedEnvironment:
     """The shared environment: names that are missing are errors, and only the filters of `FILTERS` exist."""
     shared = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
     known = cast("dict[str, Any]", cast("Any", shared).filters)
-    filters = {**{name: known[name] for name in FILTERS}, "replace": _bounded_replace, "join": _bounded_join}
-    shared.filters = {name: _of_bounded(each) for name, each in filters.items()}
+    shared.filters = {**{name: known[name] for name in FILTERS}, "replace": _bounded_replace, "join": _bounded_join}
     shared.globals = {}
     return shared
-
-
-def _of_bounded(each: Callable[..., object]) -> Callable[..., object]:
-    """The same filter, for texts within the bound: a few joined texts are already long before a filter copies them."""
-
-    @wraps(each)
-    def bounded(value: object, *arguments: object, **named: object) -> object:
-        for given in (value, *arguments, *named.values()):
-            if isinstance(given, str):
-                _refuse_longer(len(given))
-        return each(value, *arguments, **named)
-
-    return bounded
 
 
 def _bounded_replace(text: object, old: object, new: object) -> str:
@@ -110,12 +78,22 @@ def _refuse_longer(length: int) -> None:
 def _plain_names(text: str) -> list[str] | None:
     """The text split at its names (text, name, text, …, text); None if it holds anything but text and `{{ name }}`.
 
-    Nearly all templates do not, and jinja2 takes a millisecond to compile one.
+    Nearly all templates do not, and jinja2 takes a fifth of a millisecond to parse one.
     """
     parts = _NAME.split(text)
     if text.count("{") != len(parts) - 1 or "\r" in text or text.endswith("\n") or not _NO_NAMES.isdisjoint(parts[1::2]):
         return None
     return parts
+
+
+def is_plain(text: str) -> bool:
+    """Whether a template holds nothing but text and names, and so costs next to nothing."""
+    return "{" not in text or (len(text) <= MAX_TEMPLATE_CHARS and _plain_names(text) is not None)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> nodes.Template:
+    return environment().parse(text)
 
 
 @lru_cache(maxsize=8192)
@@ -134,7 +112,7 @@ def check_template(text: str, names: frozenset[str]) -> None:
     if plain is not None and len(plain) < MAX_NODES // 4 and names.issuperset(plain[1::2]):
         return
     try:
-        tree = environment().parse(text)
+        tree = _parsed(text)
     except TemplateSyntaxError as error:
         hint = "write {{ name }} for a parameter"
         raise BadTemplateError(SYNTAX, f"template syntax: {error.message}", error.lineno, hint) from error
@@ -147,7 +125,7 @@ def check_template(text: str, names: frozenset[str]) -> None:
     while stack:
         node, depth = stack.pop()
         count += 1
-        if not isinstance(node, ALLOWED_NODES):
+        if not isinstance(node, EVALUATED):
             word = type(node).__name__.lower()
             hint = "allowed are {{ names }}, simple filters and {% if %}"
             raise BadTemplateError(FORBIDDEN, f"`{word}` is not allowed in a principle", node.lineno, hint)
@@ -169,11 +147,6 @@ def _too_deep(line: int) -> BadTemplateError:
     return BadTemplateError(TOO_MUCH, "the template is nested too deeply", line, "write it as plain text")
 
 
-@lru_cache(maxsize=4096)
-def _compiled(text: str) -> Template:
-    return environment().from_string(text)
-
-
 def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
     """Render one text of a principle with the principle's parameters.
 
@@ -189,7 +162,7 @@ def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
             plain[1::2] = [str(values[name]) for name in plain[1::2]]
             rendered = "".join(plain)
         else:
-            rendered = _compiled(text).render(values)
+            rendered = Evaluator(environment(), _refuse_longer, values).render(_parsed(text))
     except BadTemplateError:
         raise
     except (ArithmeticError, TypeError, ValueError, UndefinedError) as error:
@@ -207,4 +180,8 @@ def prompt_template(name: str) -> str:
 
 def render_prompt(name: str, values: Mapping[str, str]) -> str:
     """Fill one of the package's own prompts. Values are data: `{{ }}` inside them stays as it is."""
-    return _compiled(prompt_template(name)).render(values).strip()
+    return Evaluator(environment(), _let_pass, values).render(_parsed(prompt_template(name))).strip()
+
+
+def _let_pass(length: int) -> None:
+    """The package's own prompts hold whole conversations, which have their own bounds."""

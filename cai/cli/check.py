@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,7 +158,8 @@ def _print(report: Report) -> None:
         _print_table(report.files)
         return
     for finding in report.findings:
-        typer.echo(visible(str(finding)).replace("\n", "\\n"))
+        shown = dataclasses.replace(finding, path=_short(Path(finding.path)))
+        typer.echo(visible(str(shown)).replace("\n", "\\n"))
     files = len({finding.path for finding in report.findings})
     fixable = sum(finding.fix is not None for finding in report.findings)
     told = f"{_many(report.errors, 'error')} and {_many(report.warnings, 'warning')} in {_many(files, 'file')}"

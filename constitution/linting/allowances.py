@@ -14,8 +14,11 @@ allowance that covers nothing is a warning itself, so that none outlives its rea
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 from constitution.linting.findings import Finding
 from constitution.linting.rules import Example, Rule
@@ -43,6 +46,9 @@ UNUSED = Rule(
     ),
 )
 
+MAX_ALLOWANCES = 1000
+"""In one file; what stands beyond is told and does not count."""
+
 RULES = (NOT_ALLOWED, UNUSED)
 
 _ALLOW = re.compile(r"cai:\s*allow\b(?P<ids>(?:[\s,]+C\d+\b)*)", re.IGNORECASE)
@@ -58,12 +64,11 @@ class Allowance:
     first: int
     last: int
 
-    def covers(self, finding: Finding) -> bool:
-        return finding.rule in self.ids and self.first <= finding.line <= self.last
-
 
 def apply_allowances(file: ReadFile, findings: Sequence[Finding], warnings: frozenset[str]) -> Sequence[Finding]:
     """The findings of one file without those that it allows, and with what is wrong with its allowances.
+
+    Where several allow the same finding, the innermost counts as used.
 
     Args:
         file: The file as it was read.
@@ -72,17 +77,35 @@ def apply_allowances(file: ReadFile, findings: Sequence[Finding], warnings: froz
     """
     if "cai:" not in file.document.text.lower():
         return findings
-    allowances = list(_allowances(file))
+    allowances = list(islice(_allowances(file), MAX_ALLOWANCES + 1))
     used: set[tuple[int, int, str]] = set()
     kept: list[Finding] = []
-    for finding in findings:
-        covering = [each for each in allowances if finding.rule in warnings and each.covers(finding)]
-        used.update((each.line, each.column, finding.rule) for each in covering)
-        if not covering:
+    if len(allowances) > MAX_ALLOWANCES:
+        last = allowances.pop()
+        problem = f"more than {MAX_ALLOWANCES} allowances in one file; none counts from here on"
+        kept.append(NOT_ALLOWED.at(str(file.path), (last.line, last.column), problem, "allow the rule for the whole file"))
+    waiting = sorted(allowances, key=lambda each: -each.first)
+    begun: dict[str, list[Allowance]] = defaultdict(list)
+    for finding in sorted(findings, key=lambda finding: finding.line):
+        while waiting and waiting[-1].first <= finding.line:
+            each = waiting.pop()
+            for rule in each.ids:
+                begun[rule].append(each)
+        covering = begun[finding.rule]
+        covering[:] = [each for each in covering if each.last >= finding.line] if _ended(covering, finding.line) else covering
+        if covering and finding.rule in warnings:
+            innermost = covering[-1]
+            used.add((innermost.line, innermost.column, finding.rule))
+        else:
             kept.append(finding)
     for each in allowances:
         kept.extend(_wrong(str(file.path), each, used, warnings))
     return kept
+
+
+def _ended(allowances: Sequence[Allowance], line: int) -> bool:
+    """Whether the last of them ends above a line: only then is the list looked through."""
+    return bool(allowances) and allowances[-1].last < line
 
 
 def _wrong(path: str, each: Allowance, used: set[tuple[int, int, str]], warnings: frozenset[str]) -> Iterable[Finding]:
@@ -101,21 +124,18 @@ def _allowances(file: ReadFile) -> Iterable[Allowance]:
     lines = file.document.lines
     spots = list(_markdown_comments(file) if file.is_markdown else _yaml_comments(file))
     starts = _first_and_last_lines(file)
-    content = [number for number, line in enumerate(lines, start=1) if _has_content(line, number, spots)]
+    alone_on = {spot[0] for spot in spots if spot[3]}
+    content = [number for number, line in enumerate(lines, start=1) if line.strip() and number not in alone_on]
     for line, column, text, alone in spots:
         found = _ALLOW.search(text)
         if found is None:
             continue
         ids = tuple(dict.fromkeys(each.upper() for each in re.findall(r"C\d+", found["ids"], re.IGNORECASE)))
-        target = next((number for number in content if number > line), line) if alone else line
+        below = bisect_right(content, line)
+        target = content[below] if alone and below < len(content) else line
         above_all = alone and (not content or line < content[0])
         first, last = (1, len(lines) + 1) if above_all else (target, starts.get(target, target))
         yield Allowance(line, column, ids, first, last)
-
-
-def _has_content(line: str, number: int, spots: Sequence[tuple[int, int, str, bool]]) -> bool:
-    text = line.strip()
-    return bool(text) and not text.startswith("#!") and not any(spot[0] == number and spot[3] for spot in spots)
 
 
 def _first_and_last_lines(file: ReadFile) -> Mapping[int, int]:
@@ -155,8 +175,8 @@ def _yaml_comments(file: ReadFile) -> Iterable[tuple[int, int, str, bool]]:
 
 def _markdown_comments(file: ReadFile) -> Iterable[tuple[int, int, str, bool]]:
     text = file.document.text
+    starts = [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
     for start, end in comments(text):
-        line_start = text.rfind("\n", 0, start) + 1
-        rest = text[end:].partition("\n")[0]
-        number = len(text[:start].splitlines()) + (start == line_start)
-        yield number, start - line_start + 1, text[start:end], not text[line_start:start].strip() and not rest.strip()
+        number, last = bisect_right(starts, start), bisect_right(starts, end - 1)
+        before, after = text[starts[number - 1] : start], text[end : starts[last]]
+        yield number, len(before) + 1, text[start:end], not before.strip() and not after.strip()

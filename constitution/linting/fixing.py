@@ -22,7 +22,7 @@ from constitution.linting.findings import Edit, Finding
 from constitution.markdown import read_markdown
 from constitution.reading import ReadFile
 
-ROUNDS = 5
+ROUNDS = 20
 """One fix can make place for another: an id that is put in quotes is then seen not to be a proper id."""
 _MARK = "\ufeff".encode()
 

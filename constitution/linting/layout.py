@@ -53,7 +53,7 @@ RULES = (INVISIBLE, TRAILING, NO_LAST_NEWLINE, MIXED_LINE_ENDS, TAB)
 
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_SPACES = re.compile(r"[ \t]+$")
+_SPACES = frozenset(" \t")
 
 
 def check_layout(file: ReadFile) -> Iterable[Finding]:
@@ -98,15 +98,16 @@ def _spaces(file: ReadFile, kept: frozenset[int]) -> Iterable[Finding]:
     edits: list[Edit] = []
     tabs: list[Edit] = []
     for number, line in enumerate(lines):
-        if number in kept:
+        if number in kept or not line:
             continue
-        before = line[: len(line) - len(line.lstrip())]
-        if "\t" in before and line.strip():
+        before = line[: len(line) - len(line.lstrip())] if "\t" in line else ""
+        if "\t" in before and len(before) < len(line):
             tabs.append(Edit(number + 1, 1, number + 1, len(before) + 1, before.replace("\t", "  ")))
-        found = _SPACES.search(line)
-        # Two spaces at the end of a Markdown line are its way to break a line.
-        if found and not (file.is_markdown and found[0] == "  "):
-            edits.append(Edit(number + 1, found.start() + 1, number + 1, len(line) + 1, ""))
+        if line[-1:] in _SPACES:
+            kept_text = len(line.rstrip(" \t"))
+            # Two spaces at the end of a Markdown line are its way to break a line.
+            if not (file.is_markdown and line[kept_text:] == "  "):
+                edits.append(Edit(number + 1, kept_text + 1, number + 1, len(line) + 1, ""))
     if edits:
         fix = Fix(f"took the spaces from the end of {_lines(len(edits))}", tuple(edits))
         problem = f"spaces at the end of {_lines(len(edits))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,11 +33,8 @@ def fixes(files: Sequence[ReadFile]) -> dict[tuple[str, int, int, str], Fix]:
     for file in files:
         if not file.errors or file.is_markdown or not isinstance(file.document.value, dict):
             continue
-        rules = {(error.line, error.column, error.rule) for error in file.errors}
-        for path, rule, fix in _fixes(file.document, ids):
-            place = file.document.place(path)
-            if (place.line, place.column, rule) in rules:
-                found[str(file.path), place.line, place.column, rule] = fix
+        mender = _Mender(file, ids)
+        found.update(((str(file.path), *wanted), fix) for wanted, fix in mender.fixes())
     return found
 
 
@@ -47,26 +45,58 @@ def fix_of(error: PrincipleFileError, known: dict[tuple[str, int, int, str], Fix
     return None if fix is not None and error.rule == "C110" and "`id`" not in error.problem else fix
 
 
-def _fixes(document: Document, ids: IdsFromTexts) -> Iterable[tuple[Loc, str, Fix]]:
-    for index, entry in enumerate(entries(document.value.get("principles"))):
-        at = ("principles", index)
-        text = entry.get("principle")
-        if "id" not in entry and isinstance(text, str) and text.strip() and at in document.places:
-            identity = ids.new(text)
-            yield at, "C110", Fix(f"wrote the id `{identity}`", (_insert_id(document, at, _as_yaml(identity)),))
-        given = entry.get("id")
-        if isinstance(given, str) and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", given):
-            named = re.search(r"[a-z0-9]", given.lower()) is not None
-            edit = _replace(document, (*at, "id"), _as_yaml(ids.new(given))) if named else None
-            if edit:
-                yield (*at, "id"), "C114", Fix(f"wrote the id {edit.text}", (edit,))
-    for path in document.places:
-        if _belongs_in_quotes(document, path):
-            span = document.places[path].span
-            source = document.lines[span.line][span.column : span.end_column]
-            edit = _replace(document, path, f'"{source}"')
-            if edit:
-                yield path, "C117", Fix(f"put {source} in quotes", (edit,))
+class _Mender:
+    """Makes the fixes of one file's errors."""
+
+    def __init__(self, file: ReadFile, ids: IdsFromTexts) -> None:
+        self.document = file.document
+        self.ids = ids
+        self.wanted = {(error.line, error.column, error.rule) for error in file.errors}
+        self.spans = Counter(place.span for place in self.document.places.values())
+        self.newline = "\r\n" if "\r\n" in self.document.text else "\n"
+
+    def fixes(self) -> Iterable[tuple[tuple[int, int, str], Fix]]:
+        """Each fix, with line, column and rule of the error that it mends."""
+        for index, entry in enumerate(entries(self.document.value.get("principles"))):
+            at = ("principles", index)
+            text, given = entry.get("principle"), entry.get("id")
+            if (wanted := self._error(at, "C110")) and "id" not in entry and isinstance(text, str) and text.strip():
+                identity = self.ids.new(text)
+                yield wanted, Fix(f"wrote the id `{identity}`", (self._insert_id(at, _as_yaml(identity)),))
+            if (wanted := self._error((*at, "id"), "C114")) and isinstance(given, str) and re.search(r"[a-z0-9]", given.lower()):
+                edit = self._replace((*at, "id"), _as_yaml(self.ids.new(given)))
+                if edit:
+                    yield wanted, Fix(f"wrote the id {edit.text}", (edit,))
+        for path in self.document.places:
+            if (wanted := self._error(path, "C117")) and _belongs_in_quotes(self.document, path):
+                span = self.document.places[path].span
+                source = self.document.lines[span.line][span.column : span.end_column]
+                edit = self._replace(path, f'"{source}"')
+                if edit:
+                    yield wanted, Fix(f"put {source} in quotes", (edit,))
+
+    def _error(self, path: Loc, rule: str) -> tuple[int, int, str] | None:
+        """The error of this rule at a path, if there is one."""
+        place = self.document.places.get(path)
+        error = (place.line, place.column, rule) if place else None
+        return error if error in self.wanted else None
+
+    def _replace(self, path: Loc, text: str) -> Edit | None:
+        """An edit of a plain value on one line; None where it is anything else, or an alias, or has a tag."""
+        place = self.document.places[path]
+        if place.style in ("|", ">", "-") or place.span.line != place.span.end_line or self.spans[place.span] > 1:
+            return None
+        line, column, _, end = place.span
+        source = self.document.lines[line][column:end]
+        if not source or source.startswith(("&", "*", "!")) or ('"' in source and text.startswith('"')):
+            return None
+        return Edit(line + 1, column + 1, line + 1, end + 1, text)
+
+    def _insert_id(self, at: Loc, identity: str) -> Edit:
+        line, column, *_ = self.document.places[at].span
+        if self.document.lines[line][column : column + 1] == "{":
+            return Edit(line + 1, column + 2, line + 1, column + 2, f"id: {identity}, ")
+        return Edit(line + 1, column + 1, line + 1, column + 1, f"id: {identity}{self.newline}{' ' * column}")
 
 
 def _as_yaml(identity: str) -> str:
@@ -88,25 +118,3 @@ def _value(value: Any, path: Loc) -> Any:
     for part in path:
         value = value[part]
     return value
-
-
-def _replace(document: Document, path: Loc, text: str) -> Edit | None:
-    """An edit of a plain value on one line; None where it is anything else, or an alias, or has a tag."""
-    place = document.places.get(path)
-    if place is None or place.style in ("|", ">", "-") or place.span.line != place.span.end_line:
-        return None
-    line, column, _, end = place.span
-    source = document.lines[line][column:end]
-    shared = sum(other.span == place.span for other in document.places.values()) > 1
-    if not source or source.startswith(("&", "*", "!")) or shared or ('"' in source and text.startswith('"')):
-        return None
-    return Edit(line + 1, column + 1, line + 1, end + 1, text)
-
-
-def _insert_id(document: Document, at: Loc, identity: str) -> Edit:
-    span = document.places[at].span
-    line, column = span.line, span.column
-    if document.lines[line][column : column + 1] == "{":
-        return Edit(line + 1, column + 2, line + 1, column + 2, f"id: {identity}, ")
-    newline = "\r\n" if "\r\n" in document.text else "\n"
-    return Edit(line + 1, column + 1, line + 1, column + 1, f"id: {identity}{newline}{' ' * column}")

@@ -93,10 +93,10 @@ def _near_pairs(texts: Sequence[str]) -> Iterable[tuple[int, int, float]]:
     best: dict[int, tuple[float, int]] = {}
     for order in (sorted(alone, key=lambda i: texts[i]), sorted(alone, key=lambda i: texts[i][::-1])):
         for position, index in enumerate(order):
-            for other in order[position + 1 : position + 1 + NEIGHBOURS]:
-                score = ratio(texts[index], texts[other], score_cutoff=ALIKE)
-                if score:
-                    later, earlier_one = max(index, other), min(index, other)
-                    best[later] = max(best.get(later, (0.0, 0)), (score, earlier_one))
+            beside = order[max(0, position - NEIGHBOURS) : position]
+            near = process.extractOne(texts[index], [texts[i] for i in beside], scorer=ratio, score_cutoff=ALIKE)
+            if near is not None:
+                later, earlier_one = sorted((index, beside[near[2]]), reverse=True)
+                best[later] = max(best.get(later, (0.0, 0)), (float(near[1]), earlier_one))
     for later, (score, earlier_one) in best.items():
         yield later, earlier_one, score

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from constitution.documents import Path as Loc
 from constitution.reading import ReadFile, entries
 from constitution.schema import Principle
-from constitution.template_places import TEMPLATED, template_problems
+from constitution.template_places import TEMPLATED
 
 Position: TypeAlias = tuple[int, int]
 """1-based line and column."""
@@ -62,7 +62,7 @@ def _sound(file: ReadFile) -> Iterable[tuple[int, Principle]]:
         return
     value = file.document.value
     for index, entry in enumerate(entries(value.get("principles") if isinstance(value, dict) else None)):
-        if any(template_problems(file.document, ("principles", index), entry)):
+        if index not in file.examined:
             continue
         try:
             yield index, Principle.model_validate(entry)

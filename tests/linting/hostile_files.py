@@ -1,0 +1,149 @@
+"""Files made to stall or to fill the memory of whoever reads them. Run as a script, it checks each in a process of its own and
+prints one JSON line for it: seconds of processor time, the most memory that was held (MiB), and the rules that were found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+SIZE = 3_900_000
+"""Just below what a principle file may have."""
+
+
+def _filled(unit: str, before: str = "", after: str = "") -> str:
+    return before + unit * ((SIZE - len(before) - len(after)) // len(unit.encode())) + after
+
+
+def _numbered(unit: str, before: str = "", count: int = 10**9) -> str:
+    """As many units as fit, `count` at most, each with its number in place of `{}`."""
+    parts, size = [before], len(before)
+    for number in range(count):
+        part = unit.replace("{}", str(number))
+        size += len(part)
+        if size > SIZE:
+            break
+        parts.append(part)
+    return "".join(parts)
+
+
+def _laughs() -> str:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in itertools.pairwise("abcdefghijkl")]
+    return "\n".join(lines)
+
+
+_ONE = "principles:\n  - id: kind\n    principle: "
+
+HOSTILE: dict[str, Callable[[], str | bytes]] = {
+    "a line of ten megabytes": lambda: "a" * 10_000_000,
+    "a line as long as allowed": lambda: _filled("a", _ONE),
+    "commas": lambda: _filled("a,", "principles: [", "]"),
+    "brackets": lambda: _filled("["),
+    "dashes": lambda: _filled("- "),
+    "questions": lambda: _filled("? "),
+    "braces in braces": lambda: _filled("{a: "),
+    "an unclosed quote": lambda: _filled("a ", _ONE + '"'),
+    "escapes": lambda: _filled("\\x41", _ONE + '"', '"'),
+    "an alias bomb": _laughs,
+    "more lines than are read": lambda: _filled("#  \n"),
+    "many anchors": lambda: _numbered("- &a{} x\n"),
+    "aliases of one text": lambda: _filled(", *a", "a: &a " + "x" * 3000 + "\nprinciples: [*a", "]"),
+    "a cyclic anchor": lambda: "principles: &all\n  - *all\n",
+    "a cyclic section": lambda: _filled("- *one\n", "principles: &one\n"),
+    "a number to base sixty": lambda: _filled(":1", _ONE + "1"),
+    "a number of millions of digits": lambda: _filled("9", _ONE + "1"),
+    "a hexadecimal number": lambda: _filled("f", _ONE + "0x"),
+    "digits and underscores": lambda: _filled("_1", _ONE + "1", "x"),
+    "comments": lambda: _filled("# cai: allow C206\n"),
+    "allowances": lambda: _numbered("  - id: a{} # cai: allow C206\n    principle: x\n", "principles:\n", 16_000),
+    "blank lines": lambda: _filled("\n", "name: x"),
+    "spaces": lambda: _filled(" ", "name: x\n"),
+    "lines with a space at the end": lambda: "#  \n" * 190_000,
+    "unknown keys": lambda: _numbered("k{}: 1\n", "", 49_000),
+    "one key": lambda: _filled("k: 1\n"),
+    "empty principles": lambda: _filled("  -\n", "principles:\n"),
+    "more principles than are read": lambda: _numbered("- {id: a{}, principle: b {} c}\n", "principles:\n"),
+    "small principles": lambda: _numbered("- {id: a{}, principle: b {} c}\n", "principles:\n", 16_000),
+    "alike principles": lambda: _numbered("- {id: a{}, principle: Be kind, as you are told by {}}\n", "principles:\n", 16_000),
+    "one id": lambda: _numbered("- {id: a, principle: b c}\n", "principles:\n", 16_000),
+    "broken principles": lambda: _numbered("- {id: A {}, principle: 1, tests: no}\n", "principles:\n", 12_000),
+    "principles without ids": lambda: _numbered("- principle: Be kind.\n", "principles:\n", 24_000),
+    "templates": lambda: _numbered("- {id: a{}, principle: '{{ w|upper }} {}', parameters: {w: x}}\n", "principles:\n", 8_000),
+    "broken templates": lambda: _numbered("- {id: a{}, principle: '{{ w{} '}\n", "principles:\n", 16_000),
+    "allowed principles": lambda: _numbered("- {id: a{}, principle: always {} c} # cai: allow C206\n", "principles:\n", 16_000),
+    "a long template": lambda: _filled("{{ a }}", _ONE + "'", "'"),
+    "open comments of a template": lambda: _filled("{# ", _ONE + "'", "'"),
+    "tags": lambda: _numbered("tag{}, ", _ONE + "Be kind.\n    applies_to: [") + "x]\n",
+    "questions of tests": lambda: _filled("{prompt: a, better: b, worse: c}, ", _ONE + "Be kind.\n    tests: [", "]"),
+    "nulls": lambda: b"\0" * SIZE,
+    "no text": lambda: b"\xff\xfe" * (SIZE // 2),
+    "many documents": lambda: _filled("---\n"),
+    "directives": lambda: _filled("%YAML 1.1\n"),
+    "tags of YAML": lambda: _filled("!a ", _ONE),
+    "line separators": lambda: _filled("\u2028", _ONE + "x"),
+    "markdown: bullets": lambda: "- \n" * 190_000,
+    "markdown: one bullet of many lines": lambda: "- a\n" + "a\n" * 190_000,
+    "markdown: bullets in bullets": lambda: _filled("    - a\n", "- a\n"),
+    "markdown: equal bullets": lambda: "- a\n" * 190_000,
+    "markdown: bullets of one kind": lambda: _numbered("- Be kind, as you are told by number {}.\n"),
+    "markdown: a rule": lambda: _filled("- ", "", "x"),
+    "markdown: stars and spaces": lambda: _filled("*   ", "", "x"),
+    "markdown: open comments": lambda: _filled("<!-- ", "- a "),
+    "markdown: comments": lambda: _filled("<!-- cai: allow C206 -->\n", "- a\n"),
+    "markdown: ticks": lambda: _filled("`a` <!-- a --> ", "- <!-- a --> "),
+    "markdown: fences": lambda: _filled("```\n", "- <!-- a -->\n"),
+    "markdown: templates": lambda: _numbered("- {{ a{} }}\n"),
+    "markdown: headings": lambda: _filled("# a\n"),
+    "markdown: prose": lambda: _filled("a\n\n", "- a\n\n"),
+}
+
+
+def write(name: str, folder: Path) -> Path:
+    """The hostile file of that name, written to the folder."""
+    content = HOSTILE[name]()
+    path = folder / f"{sorted(HOSTILE).index(name):02}.{'md' if name.startswith('markdown') else 'yaml'}"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _check(path: Path) -> str:
+    from constitution.linting import lint
+
+    findings = lint([path]).findings
+    assert all(finding.line >= 1 and finding.column >= 1 for finding in findings)
+    return ",".join(sorted({finding.rule for finding in findings}))
+
+
+def measure(name: str, path: Path) -> None:
+    """Check one file in a child process, so that its memory is its own."""
+    read, written = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        code = 1
+        try:
+            rules = _check(path)
+            seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - before
+            os.write(written, json.dumps({"rules": rules, "seconds": seconds}).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(written)
+    said = os.read(read, 1 << 16)
+    os.close(read)
+    _, status, usage = os.wait4(child, 0)
+    result = json.loads(said) if said else {"rules": "", "seconds": usage.ru_utime}
+    print(json.dumps({"name": name, "status": status, "mebibytes": usage.ru_maxrss / 1024, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    import constitution.linting
+    import rapidfuzz.process  # noqa: F401 - imports are no part of the time
+
+    for each in sys.argv[2:] or HOSTILE:
+        measure(each, write(each, Path(sys.argv[1])))
