@@ -15,6 +15,7 @@ import yaml
 from yaml.events import (
     AliasEvent,
     CollectionEndEvent,
+    CollectionStartEvent,
     DocumentStartEvent,
     MappingStartEvent,
     NodeEvent,
@@ -27,7 +28,7 @@ MAX_VALUES = 50_000
 MAX_DEPTH = 100
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Span(NamedTuple):
@@ -82,7 +83,9 @@ def compose(text: str) -> Node | None:
     Raises:
         ComposingError: If the text is not YAML, holds a second document, or is larger or deeper than the bounds.
     """
-    _refuse_control_characters(text)
+    control = control_character(text)
+    if control is not None:
+        raise ComposingError("C103", *control[:2], f"not valid YAML: the character {control[2]} is not allowed", "delete it")
     composer = _Composer()
     try:
         composer.read(cast("Iterator[Any]", cast("Any", yaml).parse(text, Loader=_LOADER)))
@@ -93,13 +96,13 @@ def compose(text: str) -> Node | None:
     return composer.root
 
 
-def _refuse_control_characters(text: str) -> None:
-    found = _NOT_YAML.search(text)
+def control_character(text: str) -> tuple[int, int, str] | None:
+    """1-based line and column of the first character that is no text (control characters, half characters), and its name."""
+    found = _NOT_TEXT.search(text)
     if found is None:
-        return
-    line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
-    problem = f"not valid YAML: the character U+{ord(found[0]):04X} is not allowed"
-    raise ComposingError("C103", line, column, problem, "delete it")
+        return None
+    before = f"{text[: found.start()]}.".splitlines()
+    return len(before), len(before[-1]), f"U+{ord(found[0]):04X}"
 
 
 def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposingError:
@@ -110,8 +113,10 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposingError:
     line, column = (mark.line, mark.column) if mark else (0, 0)
     if "nesting" in told:
         return _too_much(line, column)
-    lines = text.splitlines()
-    at_mark = lines[line][column : column + 1] if line < len(lines) else ""
+    lines = f"{text}.".splitlines()
+    if line >= len(lines):  # what is missing at the end of a text without a last newline is marked below it
+        line, column = len(lines) - 1, len(lines[-1]) - 1
+    at_mark = lines[line][column : column + 1]
     if at_mark == "\t" or " tab " in told:
         return ComposingError("C105", line + 1, column + 1, "not valid YAML: a tab", "indent with spaces")
     hint = "quote a text that holds `: ` or begins with a special character; indent with spaces"
@@ -150,7 +155,7 @@ class _Composer:
     def _add(self, event: Any) -> None:
         start, end = event.start_mark, event.end_mark
         self.count += 1  # keys too, which are no values
-        if self.count > 2 * MAX_VALUES or len(self.open) > MAX_DEPTH:
+        if self.count > 2 * MAX_VALUES or len(self.open) > MAX_DEPTH - isinstance(event, CollectionStartEvent):
             raise _too_much(start.line, start.column)
         if isinstance(event, AliasEvent):
             name = str(cast("Any", event).anchor)

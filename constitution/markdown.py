@@ -15,6 +15,8 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _CODE_OR_COMMENT = re.compile(
     r"^[ \t]*(?P<fence>```|~~~).*?(?:^[ \t]*(?P=fence)[^\n]*$|\Z)|`[^`\n]+`|(?P<comment><!--)", re.MULTILINE | re.DOTALL
 )
+_BLANK = "\0"
+_BLANKS = re.compile(rf" ?{_BLANK}+")
 _MARGIN = 3
 """Bullets further in than this, or than the first one, are bullets inside a bullet."""
 MAX_BULLETS = 10_000
@@ -66,21 +68,22 @@ def comments(text: str) -> list[tuple[int, int]]:
 
 
 def _without_comments(text: str) -> str:
-    """The text with its comments blanked out, so that lines and columns stay."""
+    """The text with its comments blanked out by a character that no text holds, so that lines and columns stay."""
     parts: list[str] = []
     end = 0
     for start, close in comments(text):
-        parts += text[end:start], re.sub(r"\S", " ", text[start:close])
+        parts += text[end:start], re.sub(r"[^\r\n]", _BLANK, text[start:close])
         end = close
     return "".join([*parts, text[end:]])
 
 
 def read_markdown(text: str) -> MarkdownList:
-    """Read the bullets of a text, its title and its prose."""
+    """Read the bullets of a text, its title and its prose. The text holds no NUL."""
     found = MarkdownList()
     margin = _MARGIN
     fenced = goes_on = False
-    for number, line in enumerate(_without_comments(text).splitlines(), start=1):
+    for number, written in enumerate(_without_comments(text).splitlines(), start=1):
+        line = _BLANKS.sub("", written) if _BLANK in written else written
         if _FENCE.match(line):
             fenced = not fenced
         ruled = len(line) <= _MAX_RULE_CHARS and _RULE.match(line) is not None

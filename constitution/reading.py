@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from constitution.composing import control_character
 from constitution.documents import Document, Place, Span, read_document
 from constitution.documents import Path as Loc
 from constitution.errors import PrincipleFileError
@@ -50,6 +51,11 @@ class ReadFile:
     @property
     def is_markdown(self) -> bool:
         return self.path.suffix.lower() == ".md"
+
+    @property
+    def stem(self) -> str:
+        """What a constitution without a name is called: the file's name without its suffix, as text."""
+        return self.path.stem.encode(errors="replace").decode()
 
     def refuse(self, rule: str, line: int, column: int, problem: str, hint: str = "") -> None:
         """Note an error; 0 for line and column means the file as a whole."""
@@ -93,9 +99,8 @@ def _text(read: ReadFile) -> str | None:
     except UnicodeDecodeError as error:
         # Its positions count from after a byte order mark.
         marked = raw[3:] if raw.startswith(b"\xef\xbb\xbf") else raw
-        before = marked[: error.start].decode("utf-8", errors="replace")
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        read.refuse("C103", line, column, "not UTF-8 text", "save the file as UTF-8")
+        before = f"{marked[: error.start].decode('utf-8', errors='replace')}.".splitlines()
+        read.refuse("C103", len(before), len(before[-1]), "not UTF-8 text", "save the file as UTF-8")
         return None
     lines = text.count("\n") + text.count("\r") - text.count("\r\n")
     if lines > MAX_FILE_LINES:
@@ -109,8 +114,13 @@ def _text(read: ReadFile) -> str | None:
 
 def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
     """Each bullet is a principle, the title the constitution's name, and the prose its description."""
-    found = read_markdown(text)
     document = read.document = Document(text)
+    control = control_character(text)
+    if control is not None:
+        line, column, name = control
+        read.refuse("C103", line, column, f"the character {name} is not allowed", "delete it")
+        return None
+    found = read_markdown(text)
     for bullet in found.nested:
         hint = "begin the line at the margin to make it a principle, or write it as part of the one above"
         read.refuse("C118", bullet.line, bullet.column, "a bullet inside a bullet", hint)
@@ -135,7 +145,7 @@ def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
     if len(principles) < len(found.bullets):
         return None
     try:
-        name = found.title or read.path.stem
+        name = found.title or read.stem
         return Constitution(name=name, description=" ".join(found.prose), principles=tuple(principles))
     except ValidationError as error:
         for each in explain(error):
@@ -197,7 +207,7 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
         hint = "begin with `name:` and `principles:`; a plain list of rules can be a Markdown file"
         read.refuse("C113", 1, 1, "a principle file is made of `key: value` lines", hint)
         return None
-    value = {"name": read.path.stem, **cast("dict[str, Any]", content)}
+    value = {"name": read.stem, **cast("dict[str, Any]", content)}
     booleans = _refuse_booleans(read)
     for index, entry in enumerate(entries(value.get("principles"))):
         if isinstance(entry.get("id"), str):

@@ -41,7 +41,7 @@ def template_problems(document: Document, at: Loc, entry: Mapping[str, Any]) -> 
             if sound:
                 render_text(template, parameters)
         except BadTemplateError as problem:
-            line, column = _place(document, (*at, name), frozenset(parameters), problem)
+            line, column = _place(document, (*at, name), parameters, problem)
             yield TemplateProblem(problem.rule, line, column, f"`{name}`: {problem.problem}", problem.hint)
 
 
@@ -51,14 +51,15 @@ def costly_templates(entry: Mapping[str, Any]) -> int:
     return sum(isinstance(text, str) and not is_plain(text) for text in texts)
 
 
-def _place(document: Document, path: Loc, names: frozenset[str], problem: BadTemplateError) -> tuple[int, int]:
-    """Line and column in the file. YAML folds lines, so the template is checked once more as its lines stand in the file."""
+def _place(document: Document, path: Loc, parameters: Mapping[str, Any], problem: BadTemplateError) -> tuple[int, int]:
+    """Line and column in the file. YAML folds lines, so the template is tried once more as its lines stand in the file."""
     place = document.place(path)
     source = document.source(path)
     if source is None:
         return place.line, place.column
     try:
-        check_template(source, names)
+        check_template(source, frozenset(parameters))
+        render_text(source, parameters)
         line_in_source = 1
     except BadTemplateError as again:
         line_in_source = again.line

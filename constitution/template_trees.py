@@ -61,6 +61,8 @@ class Evaluator:
         self.environment: Any = environment
         self.refuse = refuse
         self.values = values
+        self.line = 1
+        """The 1-based line of the template that was evaluated last."""
 
     def render(self, tree: nodes.Template) -> str:
         """The text of a whole template.
@@ -81,6 +83,7 @@ class Evaluator:
         for node in body:
             if isinstance(node, nodes.Output):
                 for each in node.nodes:
+                    self.line = each.lineno
                     yield each.data if isinstance(each, nodes.TemplateData) else str(self.value(each))
             else:
                 assert isinstance(node, nodes.If)
@@ -88,6 +91,7 @@ class Evaluator:
 
     def _branch(self, node: nodes.If) -> Iterable[nodes.Node]:
         for each in (node, *node.elif_):
+            self.line = each.lineno
             if self.value(each.test):
                 return each.body
         return node.else_

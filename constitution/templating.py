@@ -157,17 +157,20 @@ def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
         return text
     check_template(text, frozenset(values))
     plain = _plain_names(text)
+    evaluator = Evaluator(environment(), _refuse_longer, values)
     try:
         if plain is not None:
             plain[1::2] = [str(values[name]) for name in plain[1::2]]
             rendered = "".join(plain)
         else:
-            rendered = Evaluator(environment(), _refuse_longer, values).render(_parsed(text))
-    except BadTemplateError:
+            rendered = evaluator.render(_parsed(text))
+    except BadTemplateError as error:
+        error.line = evaluator.line
         raise
     except (ArithmeticError, TypeError, ValueError, UndefinedError) as error:
         hint = "compare and add only values of the same kind"
-        raise BadTemplateError(NOT_RENDERED, f"the template cannot be rendered: {error}", 1, hint) from error
+        problem = f"the template cannot be rendered: {error}"
+        raise BadTemplateError(NOT_RENDERED, problem, evaluator.line, hint) from error
     _refuse_longer(len(rendered))
     return rendered
 

@@ -54,7 +54,7 @@ def check(
             _show_diff(paths or [])
         report = _fix(paths or []) if fix else _lint(paths or [SHIPPED])
         if json:
-            typer.echo(json_.dumps(_as_json(report), indent=1, ensure_ascii=False))
+            _print_json(_as_json(report))
         elif sarif:
             _print_sarif(report)
         else:
@@ -148,7 +148,13 @@ def _print_sarif(report: Report) -> None:
     from constitution.linting.sarif import sarif
 
     log = sarif(report, Path.cwd(), version("constitution-cai"))
-    typer.echo(json_.dumps(log, indent=1, ensure_ascii=False))
+    _print_json(log)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    """Names of files may hold bytes that are no UTF-8: such a half character becomes its JSON escape."""
+    text = json_.dumps(value, indent=1, ensure_ascii=False)
+    typer.echo(text.encode(errors="backslashreplace").decode())
 
 
 def _print(report: Report) -> None:

@@ -59,7 +59,7 @@ _SPACES = frozenset(" \t")
 def check_layout(file: ReadFile) -> Iterable[Finding]:
     """All that `RULES` say about one file, each once with the number of lines that it is about."""
     text, path = file.document.text, str(file.path)
-    if not text:
+    if not text or any(error.rule == "C103" for error in file.errors):
         return
     kept = _lines_whose_spaces_count(file)
     lines = file.document.lines

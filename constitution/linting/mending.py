@@ -72,7 +72,7 @@ class _Mender:
                 span = self.document.places[path].span
                 source = self.document.lines[span.line][span.column : span.end_column]
                 edit = self._replace(path, f'"{source}"')
-                if edit:
+                if edit and '"' not in source:
                     yield wanted, Fix(f"put {source} in quotes", (edit,))
 
     def _error(self, path: Loc, rule: str) -> tuple[int, int, str] | None:
@@ -88,7 +88,7 @@ class _Mender:
             return None
         line, column, _, end = place.span
         source = self.document.lines[line][column:end]
-        if not source or source.startswith(("&", "*", "!")) or ('"' in source and text.startswith('"')):
+        if not source or source.startswith(("&", "*", "!")):
             return None
         return Edit(line + 1, column + 1, line + 1, end + 1, text)
 

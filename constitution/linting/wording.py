@@ -108,7 +108,10 @@ def check_wording(placed: PlacedPrinciple) -> Iterable[Finding]:
     for key, text in placed.texts():
         if key in QUESTIONS:
             yield from _question(placed, key, text)
-        for word in {found[0].lower(): found[0] for found in _ABSOLUTE.finditer(text)}.values():
+        first: dict[str, str] = {}
+        for found in _ABSOLUTE.finditer(text):
+            first.setdefault(found[0].lower(), found[0])
+        for word in first.values():
             hint = "say when it holds, or allow it: `# cai: allow C206` and why"
             yield ABSOLUTE.of(placed, placed.position_of(word, key), f"`{key}`: “{word}” allows no exception", hint)
     text = placed.principle.principle

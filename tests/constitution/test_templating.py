@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from constitution.errors import ConstitutionError
+from constitution.loading import load_constitution
 from constitution.templating import MAX_OUTPUT_CHARS, BadTemplateError, check_template, render_prompt, render_text
 
 
@@ -43,6 +46,25 @@ from constitution.templating import MAX_OUTPUT_CHARS, BadTemplateError, check_te
         "{{ word | random }}",
         "{{ word | center(300000000) }}",
         "{{ word | indent(300000000) }}",
+        "{{ word * 300000000 }}",
+        "{{ word | batch(1) }}",
+        "{{ word | format(1) }}",
+        "{{ word | list }}",
+        "{{ word | map('upper') }}",
+        "{{ word | wordwrap(1) }}",
+        "{{ word | xmlattr }}",
+        "{{ dict(a=1) }}",
+        "{{ lipsum(1000) }}",
+        "{{ joiner() }}",
+        "{{ namespace() }}",
+        "{% for a in word %}{% for b in word %}{{ b }}{% endfor %}{% endfor %}",
+        "{% with a = word %}{% endwith %}",
+        "{% autoescape true %}{% endautoescape %}",
+        "{% trans %}{% endtrans %}",
+        "{% do word.append(1) %}",
+        "{{ word // 2 }}",
+        "{{ word / 2 }}",
+        "{{ 9 % 2 }}",
         "{{ ",
         "{% if %}",
         "{# open",
@@ -134,3 +156,63 @@ def test_any_template_renders_within_bounds_or_is_refused(template: str) -> None
     except BadTemplateError:
         return
     assert len(rendered) <= MAX_OUTPUT_CHARS
+
+
+ATTACKS = {
+    "attribute access": "{{ word.__class__.__mro__ }}",
+    "an item": "{{ word['__class__'] }}",
+    "an import": "{% import 'x' as y %}",
+    "a from-import": "{% from 'x' import y %}",
+    "an include": "{% include 'x' %}",
+    "an extends": "{% extends 'x' %}",
+    "a macro": "{% macro m() %}{{ m() }}{% endmacro %}",
+    "a call": "{{ word() }}",
+    "a large product": "{{ word * 300000000 }}",
+    "a large power": "{{ 9 ** 9 ** 9 }}",
+    "a repeat by a format": "{{ '%300000000d' % 1 }}",
+    "nested loops": "{% for a in word %}{% for b in word %}x{% endfor %}{% endfor %}",
+    "a filter that allocates": "{{ word | center(300000000) }}",
+    "a chain of replacements": "{{ word" + " | replace('a', word)" * 12 + " }}",
+    "a chain of sums": "{{ word" + " + word" * 38 + " }}",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("key", ["principle", "critique_request", "revision_request", "preference_question"])
+@pytest.mark.parametrize("form", ["plain", "block", "quoted"])
+def test_an_attack_is_refused_when_the_file_is_checked_with_its_place(tmp_path: Path, attack: str, key: str, form: str) -> None:
+    """Whatever way it is written, and before anything of it has run: the parameter alone has 4,000 characters."""
+    quoted = attack.replace("'", "''")
+    written = {"plain": f"'{quoted}'", "block": f">-\n      A line,\n      then {attack}", "quoted": f"'then {quoted}'"}[form]
+    rule = "" if key == "principle" else "    principle: Be kind.\n"
+    path = tmp_path / "one.yaml"
+    path.write_text(f"principles:\n  - id: a\n{rule}    {key}: {written}\n    parameters: {{word: {'a' * 4000}}}\n")
+    started = time.process_time()
+    with pytest.raises(ConstitutionError) as caught:
+        load_constitution([path])
+    assert time.process_time() - started < 1.0
+    (error,) = caught.value.errors
+    lines = path.read_text().splitlines()
+    assert error.rule in {"C123", "C124"}
+    assert key in error.problem
+    assert ("{" if form == "block" else key) in lines[error.line - 1]
+    assert error.column >= 1
+
+
+def test_a_parameter_s_value_is_bounded_like_every_text_that_reaches_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(f"principles:\n  - id: a\n    principle: x\n    parameters: {{word: {'a' * 4001}}}\n")
+    with pytest.raises(ConstitutionError) as caught:
+        load_constitution([path])
+    assert [error.rule for error in caught.value.errors] == ["C112"]
+
+
+@given(st.lists(st.sampled_from(["w", " | upper", " ~ w", " + w", " | replace('a', w)", " | join(w)", " | title", " | trim"]), max_size=60))
+def test_no_template_takes_long_or_writes_much(parts: list[str]) -> None:
+    started = time.process_time()
+    try:
+        rendered = render_text("{{ w" + "".join(part for part in parts if part != "w") + " }}", {"w": "a " * 2000})
+    except BadTemplateError:
+        rendered = ""
+    assert len(rendered) <= MAX_OUTPUT_CHARS
+    assert time.process_time() - started < 1.0
