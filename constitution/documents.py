@@ -1,6 +1,6 @@
 """YAML text → plain data in which every value still knows its line and column.
 
-Read from the tree of `composing`, by PyYAML's safe constructor. A duplicate key is a problem here, where PyYAML lets the last win.
+Read from the tree of `composing`, by PyYAML's safe constructor. A duplicate key is a problem here; PyYAML lets the last win.
 """
 
 from __future__ import annotations

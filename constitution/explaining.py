@@ -78,7 +78,7 @@ def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: 
         case "model_type" | "dict_type":
             told = "C113", *_not_a_section(loc)
         case _ if kind in _NOT_A_TEXT:
-            told = "C113" if isinstance(given, (list, dict)) else "C117", *_not_a_text(loc, given)
+            told = _not_a_text(loc, given)
         case _:
             pass
     return told
@@ -101,13 +101,12 @@ def _not_a_section(loc: Loc) -> tuple[str, str]:
     )
 
 
-def _not_a_text(loc: Loc, given: object) -> tuple[str, str]:
+def _not_a_text(loc: Loc, given: object) -> tuple[str, str, str]:
     if isinstance(given, (list, dict)):
-        return f"{_name(loc)} has to be a text, not a list or a section", "write it on one line, or as a block below `>-`"
-    return (
-        f"{_name(loc)} is read as {_KINDS.get(type(given).__name__, type(given).__name__)}, not as a text",
-        "put it in quotes",
-    )
+        hint = "write it on one line, or as a block below `>-`"
+        return "C113", f"{_name(loc)} has to be a text, not a list or a section", hint
+    kind = _KINDS.get(type(given).__name__, type(given).__name__)
+    return "C117", f"{_name(loc)} is read as {kind}, not as a text", "put it in quotes"
 
 
 def _name(loc: Loc) -> str:

@@ -1,8 +1,8 @@
 """Named files and folders → the principle files that are meant. Knows names and links, reads no file.
 
-A folder gives its own files only, not those of folders in it. A link in a folder may lead to a file of the same folder; one that
-leads out of it is refused: whoever hands over a folder of principles means what lies in it, and a link could bring in any file of
-the machine. A link that is named itself is followed.
+A folder gives its own files only, not those of folders in it. A link in a folder may lead to a file of the same folder; one
+that leads out of it is refused: whoever hands over a folder of principles means what lies in it, and a link could bring in any
+file of the machine. A link that is named itself is followed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One principle file → what it says, or what is wrong with it.
 
-Two forms: YAML (`name`, `description`, `principles`), and Markdown, where each bullet is one principle. Both end as a `Document`,
-so that whoever looks at a principle later finds its places in the same way.
+Two forms: YAML (`name`, `description`, `principles`), and Markdown, where each bullet is one principle. Both end as a
+`Document`, so that whoever looks at a principle later finds its places in the same way.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ class ReadFile:
     @property
     def is_markdown(self) -> bool:
         return self.path.suffix.lower() == ".md"
+
+    @property
+    def value(self) -> Mapping[str, Any]:
+        """What the file says, unchecked; empty where it is no section at all."""
+        value: object = self.document.value
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
     @property
     def stem(self) -> str:

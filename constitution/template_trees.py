@@ -1,5 +1,5 @@
-"""Evaluates the syntax tree of a template, as jinja2 would, without compiling it to Python: nothing of a template is ever run as
-code, every value on the way is bounded in size, and most of the time that jinja2 takes is saved.
+"""Evaluates the syntax tree of a template, as jinja2 would, without compiling it to Python: nothing of a template is ever run
+as code, every value on the way is bounded in size, and most of the time that jinja2 takes is saved.
 
 Knows the few kinds of nodes in `EVALUATED`; refuses every other.
 """
@@ -106,32 +106,33 @@ class Evaluator:
     def _value(self, node: nodes.Node) -> Any:
         match node:
             case nodes.Const():
-                return node.value
+                value = node.value
             case nodes.Name():
-                return self.values[node.name] if node.name in self.values else self.environment.undefined(name=node.name)
+                value = self.values[node.name] if node.name in self.values else self.environment.undefined(name=node.name)
             case nodes.Filter():
-                return self._filtered(node)
+                value = self._filtered(node)
             case nodes.CondExpr():
-                return self._conditional(node)
+                value = self._conditional(node)
             case nodes.Compare():
-                return self._compared(node)
+                value = self._compared(node)
             case nodes.And():
-                return self.value(node.left) and self.value(node.right)
+                value = self.value(node.left) and self.value(node.right)
             case nodes.Or():
-                return self.value(node.left) or self.value(node.right)
+                value = self.value(node.left) or self.value(node.right)
             case nodes.Not():
-                return not self.value(node.node)
+                value = not self.value(node.node)
             case nodes.Add():
-                return self.value(node.left) + self.value(node.right)
+                value = self.value(node.left) + self.value(node.right)
             case nodes.Sub():
-                return self.value(node.left) - self.value(node.right)
+                value = self.value(node.left) - self.value(node.right)
             case nodes.Neg():
-                return -self.value(node.node)
+                value = -self.value(node.node)
             case _:
                 assert isinstance(node, nodes.Concat)
                 parts = [str(self.value(each)) for each in node.nodes]
                 self.refuse(sum(map(len, parts)))
-                return "".join(parts)
+                value = "".join(parts)
+        return value
 
     def _filtered(self, node: nodes.Filter) -> Any:
         assert node.node is not None
@@ -147,8 +148,7 @@ class Evaluator:
             return self.value(node.expr1)
         if node.expr2 is not None:
             return self.value(node.expr2)
-        missing: Undefined = self.environment.undefined("the condition is not met, and there is no else")
-        return missing
+        return Undefined("the condition is not met, and there is no else")  # which jinja2 writes as an empty text
 
     def _compared(self, node: nodes.Compare) -> Any:
         left = self.value(node.expr)

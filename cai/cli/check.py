@@ -30,7 +30,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 4 for warnings too.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Mend in the files what is safe to mend, then check again.")] = False,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Show what --fix would change, and write nothing; exit code 4 if it is anything.")
+        bool, typer.Option("--diff", help="Show what --fix would change, and write nothing; exit code 4 for changes or errors.")
     ] = False,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules instead.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="RULE", help="Explain one rule, with an example, instead.")] = None,
@@ -51,7 +51,7 @@ def check(
     else:
         _refuse_what_does_not_fit(paths, json=json, sarif=sarif, fix=fix, diff=diff)
         if diff:
-            _show_diff(paths or [])
+            raise typer.Exit(_show_diff(paths or []))
         report = _fix(paths or []) if fix else _lint(paths or [SHIPPED])
         if json:
             _print_json(_as_json(report))
@@ -95,14 +95,18 @@ def _fix(paths: Sequence[str]) -> Report:
     return report
 
 
-def _show_diff(paths: Sequence[str]) -> None:
+def _show_diff(paths: Sequence[str]) -> int:
+    """Print the changes; the exit code fails for changes, and for errors, whether they can be mended or not."""
     from cai.cli.terminal import visible
     from constitution.linting import fixed_files, lint
 
-    changes = fixed_files(lint(paths))
+    report = lint(paths)
+    changes = fixed_files(report)
     for each in changes:
         typer.echo(visible(each.diff()), nl=False)
-    raise typer.Exit(CHECKS_FAILED if changes else 0)
+    if report.errors:
+        typer.echo(f"{_many(report.errors, 'error')}: `cai check` tells them", err=True)
+    return CHECKS_FAILED if changes or report.errors else 0
 
 
 def _tell_rules(identity: str | None) -> None:

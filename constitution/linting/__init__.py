@@ -1,7 +1,7 @@
 """What is wrong with principle files, and what is legal but unwise. Knows no model; starts in milliseconds.
 
-`lint` finds, `fix` mends what is safe to mend, `RULES` says what is looked for and why. The documents of the rules are written by
-`python -m constitution.linting.documentation`.
+`lint` finds, `fix` mends what is safe to mend, `RULES` says what is looked for and why. The documents of the rules are written
+by `python -m constitution.linting.documentation`.
 """
 
 from constitution.linting.checking import Report, lint

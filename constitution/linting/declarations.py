@@ -13,6 +13,9 @@ from constitution.linting.rules import Example, Rule
 NEARLY_SAME_TAG = 85.0
 """Tags that are this many percent alike (rapidfuzz's normalised indel similarity)."""
 
+_KIND = (
+    "- id: kind\n  principle: Be kind.\n  applies_to: [requests]\n  tests:\n    - {prompt: Hi, better: Hello., worse: Go.}\n"
+)
 UNUSED = Rule(
     "C214",
     "a parameter that no text uses",
@@ -37,13 +40,11 @@ ODD_TAG = Rule(
     "`applies_to` and the tags of prompts match by the letter: a principle with a misspelt tag is used only where there are no "
     "tags at all.",
     Example(
-        "- id: kind\n  principle: Be kind.\n  applies_to: [requests]\n  tests:\n    - {prompt: Hi, better: Hello., worse: Go.}\n"
-        "- id: calm\n  principle: Do not shout.\n  applies_to: [requests]\n"
+        _KIND + "- id: calm\n  principle: Do not shout.\n  applies_to: [requests]\n"
         "  tests:\n    - {prompt: Hi, better: Hello., worse: HELLO.}\n"
         "- id: plain\n  principle: Use everyday words.\n  applies_to: [request]\n"
         "  tests:\n    - {prompt: Hi, better: Hello., worse: Salutations.}",
-        "- id: kind\n  principle: Be kind.\n  applies_to: [requests]\n  tests:\n    - {prompt: Hi, better: Hello., worse: Go.}\n"
-        "- id: calm\n  principle: Do not shout.\n  applies_to: [requests]\n"
+        _KIND + "- id: calm\n  principle: Do not shout.\n  applies_to: [requests]\n"
         "  tests:\n    - {prompt: Hi, better: Hello., worse: HELLO.}\n"
         "- id: plain\n  principle: Use everyday words.\n  applies_to: [requests]\n"
         "  tests:\n    - {prompt: Hi, better: Hello., worse: Salutations.}",

@@ -52,7 +52,7 @@ ONE_TOPIC = Rule(
         _SHOWN.format("It is.", "It asks for calm. Nothing to change.")
         + "  - prompt: Where is a bakery?\n    draft: Behind you.\n    critique: It asks for calm. Nothing to change.",
         _SHOWN.format("It is.", "It asks for calm. Nothing to change.")
-        + "  - prompt: Where does the Rhine begin?\n    draft: In the Alps.\n    critique: It asks for calm. Nothing to change.",
+        + "  - prompt: Where is the Rhine?\n    draft: By the Alps.\n    critique: It asks for calm. Nothing to change.",
     ),
 )
 

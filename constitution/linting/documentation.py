@@ -1,8 +1,8 @@
 """Writes the documents that are made from code: `python -m constitution.linting.documentation`.
 
 `principles/rules/README.md` explains every rule with its example, and `principles/principle-file.schema.json` is what editors
-complete and check by. A test fails when either is stale. Neither is read as principles: a folder's README.md is left out, and so
-are the folders inside it.
+complete and check by. A test fails when either is stale. Neither is read as principles: a folder's README.md is left out, and
+so are the folders inside it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,21 @@ principles:
 ```
 
 In a Markdown file the comment is `<!-- cai: allow C206 -->`, at the end of a bullet or on the line above it.
+
+## In an editor
+
+Editors with a YAML language server (VS Code with its YAML extension, Neovim, JetBrains and others) complete keys, explain them
+and mark mistakes while you type, given the JSON Schema of a principle file. It is shipped as
+[principle-file.schema.json](../principle-file.schema.json); `cai check --schema` prints it. Name it in the first line of a
+file, by a path from that file:
+
+```yaml
+# yaml-language-server: $schema=principle-file.schema.json
+name: mine
+```
+
+`cai init` writes both. The schema knows keys and kinds of values; ids that are used twice, templates and wording are for
+`cai check`.
 """
 
 

@@ -145,8 +145,8 @@ RULES = (
     Rule(
         "C120",
         "a link that leaves its folder",
-        "Who hands over a folder of principles means what lies in it; a link could bring in any file of the machine. Links inside "
-        "the folder are followed, and so is a link that is named itself.",
+        "Who hands over a folder of principles means what lies in it; a link could bring in any file of the machine. Links "
+        "inside the folder are followed, and so is a link that is named itself.",
         situation="`principles/private.yaml` is a link to `/home/me/notes.yaml`, or to nothing.",
     ),
     Rule(
@@ -164,8 +164,8 @@ RULES = (
     Rule(
         "C123",
         "a forbidden construct in a template",
-        "Names, a few filters and `{% if %}` are all that a prompt needs. Loops, attributes, imports, macros, products and calls "
-        "could reach into the program or fill its memory.",
+        "Names, a few filters and `{% if %}` are all that a prompt needs. Loops, attributes, imports, macros, products and "
+        "calls could reach into the program or fill its memory.",
         Example(_PARAMETER.format("{{ words.real }}"), _PARAMETER.format("{{ words }}")),
     ),
     Rule(

@@ -10,7 +10,7 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Characters to replace by `text`. Lines and columns are 1-based, the end exclusive, of the text without byte order mark."""
+    """Characters to replace by `text`. Lines and columns are 1-based, the end exclusive, a byte order mark not counted."""
 
     line: int
     column: int

@@ -1,7 +1,7 @@
 """Applies the safe edits of findings to the files they are about, and nothing else: every other byte stays as it is.
 
-Safe means that no text which a model would read is changed. Edits of layout are kept only if the file reads the same afterwards;
-the others mend an error, so that the file could not be read before.
+Safe means that no text which a model would read is changed. Edits of layout are kept only if the file reads the same
+afterwards; the others mend an error, so that the file could not be read before.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from constitution.linting.findings import Edit, Finding, Fix
 from constitution.linting.rules import Example, Rule
 from constitution.reading import ReadFile
 
-_ENTRY = "principles:\n  - id: kind\n    principle: Be kind.{}\n    tests:{}\n      - {{prompt: Hi, better: Hello., worse: Go.}}{}"
+_ENTRY = (
+    "principles:\n  - id: kind\n    principle: Be kind.{}\n    tests:{}\n      - {{prompt: Hi, better: Hello., worse: Go.}}{}"
+)
 
 INVISIBLE = Rule(
     "C217",
@@ -45,7 +47,11 @@ TAB = Rule(
     "C224",
     "a tab before a line's text",
     "YAML counts spaces, and every editor draws a tab in its own width.",
-    Example("description: Kind\n \treplies.\n" + _ENTRY.format("", "", "\n"), "description: Kind\n   replies.\n" + _ENTRY.format("", "", "\n"), "yaml"),
+    Example(
+        "description: Kind\n \treplies.\n" + _ENTRY.format("", "", "\n"),
+        "description: Kind\n   replies.\n" + _ENTRY.format("", "", "\n"),
+        "yaml",
+    ),
     fixable=True,
 )
 

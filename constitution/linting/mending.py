@@ -1,4 +1,4 @@
-"""Errors that can be mended without guessing what was meant: missing and improper ids, texts that YAML reads as something else."""
+"""Errors that can be mended without a guess: missing and improper ids, and texts that YAML reads as something else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fixes(files: Sequence[ReadFile]) -> dict[tuple[str, int, int, str], Fix]:
     ids = IdsFromTexts(identity for file in files for identity, _ in file.ids)
     found: dict[tuple[str, int, int, str], Fix] = {}
     for file in files:
-        if not file.errors or file.is_markdown or not isinstance(file.document.value, dict):
+        if not file.errors or file.is_markdown or not file.value:
             continue
         mender = _Mender(file, ids)
         found.update(((str(file.path), *wanted), fix) for wanted, fix in mender.fixes())
@@ -63,7 +63,11 @@ class _Mender:
             if (wanted := self._error(at, "C110")) and "id" not in entry and isinstance(text, str) and text.strip():
                 identity = self.ids.new(text)
                 yield wanted, Fix(f"wrote the id `{identity}`", (self._insert_id(at, _as_yaml(identity)),))
-            if (wanted := self._error((*at, "id"), "C114")) and isinstance(given, str) and re.search(r"[a-z0-9]", given.lower()):
+            if (
+                (wanted := self._error((*at, "id"), "C114"))
+                and isinstance(given, str)
+                and re.search(r"[a-z0-9]", given.lower())
+            ):
                 edit = self._replace((*at, "id"), _as_yaml(self.ids.new(given)))
                 if edit:
                     yield wanted, Fix(f"wrote the id {edit.text}", (edit,))

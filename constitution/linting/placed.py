@@ -60,8 +60,7 @@ def _sound(file: ReadFile) -> Iterable[tuple[int, Principle]]:
     if file.constitution is not None:
         yield from enumerate(file.constitution.principles)
         return
-    value = file.document.value
-    for index, entry in enumerate(entries(value.get("principles") if isinstance(value, dict) else None)):
+    for index, entry in enumerate(entries(file.value.get("principles"))):
         if index not in file.examined:
             continue
         try:

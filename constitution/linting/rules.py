@@ -1,6 +1,6 @@
 """What a rule of the linter is: an id that never changes its meaning, why it is there, and an example that a test runs.
 
-`C1xx` are errors: with one, a file is refused (by `cai check`; those that loading refuses as well, by every command). `C2xx` are
+`C1xx` are errors: with one, `cai check` refuses a file, and but for C131 and C132 so does every other command. `C2xx` are
 warnings: legal, but unwise. A warning can be allowed in the file itself (see `allowances`), an error cannot.
 """
 

@@ -87,8 +87,8 @@ def _replacement(edit: Edit) -> Mapping[str, Any]:
 
 def _artifact(path: str, root: Path) -> Mapping[str, str]:
     """Where a file is: relative to the root when it lies below it. Links are not followed: the host knows the name it gave."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow links
-    home = Path(os.path.abspath(root))  # noqa: PTH100
+    absolute = Path(os.path.abspath(path))
+    home = Path(os.path.abspath(root))
     if absolute.is_relative_to(home):
         return {"uri": quote(absolute.relative_to(home).as_posix()), "uriBaseId": ROOT}
     return {"uri": absolute.as_uri()}

@@ -22,14 +22,14 @@ SAME_REPLIES = Rule(
     "No judge can prefer one of two equal replies, so the test can only fail.",
     Example(
         "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: On the hook.\n    worse: On the hook.",
-        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: On the hook.\n    worse: Look for it, you fool.",
+        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: On the hook.\n    worse: Look for it, fool.",
     ),
 )
 UNTESTED = Rule(
     "C208",
     "a principle without tests",
-    "A rule that is plain to you may not be plain to the labelling model; a test shows it. Markdown files cannot hold tests, so "
-    "their principles are left alone.",
+    "A rule that is plain to you may not be plain to the labelling model; a test shows it. Markdown files cannot hold tests, "
+    "so their principles are left alone.",
     Example(
         "- id: kind\n  principle: Be kind.",
         "- id: kind\n  principle: Be kind.\n  tests:\n    - prompt: Where is the key?\n"
@@ -51,13 +51,13 @@ LENGTH_ONLY = Rule(
 ONE_LENGTH = Rule(
     "C210",
     "in every test the better reply is the longer one, or in every test the shorter",
-    "A judge that only looks at the length passes them all. Let one test go the other way. Principles that are about length are "
-    "left alone.",
+    "A judge that only looks at the length passes them all. Let one test go the other way. Principles that are about length "
+    "are left alone.",
     Example(
-        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: It hangs on the hook beside the door, as ever.\n"
+        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: It hangs on the hook near the door, as ever.\n"
         "    worse: Find it yourself.\n  - prompt: May I come in?\n    better: Yes, gladly, do come in and take a seat.\n"
         "    worse: Go away.",
-        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: It hangs on the hook beside the door, as ever.\n"
+        "principle: Be kind.\ntests:\n  - prompt: Where is the key?\n    better: It hangs on the hook near the door, as ever.\n"
         "    worse: Find it yourself.\n  - prompt: May I come in?\n    better: Yes, gladly.\n"
         "    worse: People like you had better stay outside, today and tomorrow.",
     ),

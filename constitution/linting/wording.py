@@ -1,4 +1,4 @@
-"""Warnings about how a principle and its questions are worded. Patterns of plain English; other languages simply find nothing."""
+"""Warnings about how a principle and its questions are worded. Patterns of plain English: other languages find nothing."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ DOUBLE_BARRELLED = Rule(
 ABSOLUTE = Rule(
     "C206",
     "an absolute word",
-    "Words that allow no exception make a model obey the letter where the sense says otherwise. Say what is meant, or allow the "
-    "word where a rule really has no exception.",
+    "Words that allow no exception make a model obey the letter where the sense says otherwise. Say what is meant, or allow "
+    "the word where a rule really has no exception.",
     Example("principle: Always name a source.", "principle: Name a source for what few people know."),
 )
 LONG = Rule(
@@ -66,12 +66,13 @@ _FAULT = (
 )
 _HAS_FAULT = re.compile(rf"\b(?:{_FAULT})\b", re.IGNORECASE)
 _ASKS_FOR_IT = re.compile(
-    r"\s*(?:please\s+)?(?:identify|list|explain|point out|describe|find|name|quote|highlight|enumerate|discuss|outline|state|tell"
-    r"|say|show|note|mention|specify|why|how|where|in (?:what|which) ways?|what|which)\b",
+    r"\s*(?:please\s+)?(?:identify|list|explain|point out|describe|find|name|quote|highlight|enumerate|discuss|outline|state"
+    r"|tell|say|show|note|mention|specify|why|how|where|in (?:what|which) ways?|what|which)\b",
     re.IGNORECASE,
 )
 _WAY_OUT = re.compile(
-    r"\b(?:if|whether|nothing|none|no faults?|any\s+(?:\w+\s+)?(?:that|which|at all)|or not|in case|unless|where there (?:is|are))\b",
+    r"\b(?:if|whether|nothing|none|no faults?|any\s+(?:\w+\s+)?(?:that|which|at all)|or not|in case|unless"
+    r"|where there (?:is|are))\b",
     re.IGNORECASE,
 )
 _LEADING = (
@@ -94,7 +95,9 @@ _TWO_CRITERIA = re.compile(
     re.IGNORECASE,
 )
 _TWO_STATES = re.compile(r"(?:is|are|was|were)\b[^?]*\b\w+\s+(?:and|as well as)\s+(?:\w+\s+)?\w+\s*\?", re.IGNORECASE)
-_TWO_ACTS = re.compile(r"(?:does|do|did|has|have|can|will|would)\b[^?]*?,?\s\b(?:and|as well as)\s+(?:\w+\s+){1,}\w+", re.IGNORECASE)
+_TWO_ACTS = re.compile(
+    r"(?:does|do|did|has|have|can|will|would)\b[^?]*?,?\s\b(?:and|as well as)\s+(?:\w+\s+){1,}\w+", re.IGNORECASE
+)
 _TWO_RULES = re.compile(r"\band/or\b|\band also\b|\bin addition\b|\bfurthermore\b|\bas well as\b", re.IGNORECASE)
 _ABSOLUTE = re.compile(
     r"\b(?:always|never|under no circumstances?|no matter what|at all times|at any cost|in (?:all|every|any) cases?"

@@ -15,9 +15,47 @@ from constitution.documents import MAX_NUMBER_CHARS, Document, read_document
 
 PIECES = st.sampled_from(
     [
-        *("name: x\n", "principles:\n", "  - id: a\n", "    principle: >-\n", "      folded\n      text\n\n", "    a: |\n", "      lit\n"),
-        *("  ", "- ", "b: 'q\n  w'\n", 'c: "d\\n"\n', "# cm\n", "&a ", "*a", "[1, 2]", "{a: b}", "no", "~", "\n", "0x1f", "1e3", ".nan"),
-        *("!!str 3", "2024-01-01", " ", "plain\n  more\n", "? ", "x: y\n", "...\n", "'it''s'", '"\\u00e9"', "0o7", "1_000", "1:30", "+.5"),
+        *(
+            "name: x\n",
+            "principles:\n",
+            "  - id: a\n",
+            "    principle: >-\n",
+            "      folded\n      text\n\n",
+            "    a: |\n",
+            "      lit\n",
+        ),
+        *(
+            "  ",
+            "- ",
+            "b: 'q\n  w'\n",
+            'c: "d\\n"\n',
+            "# cm\n",
+            "&a ",
+            "*a",
+            "[1, 2]",
+            "{a: b}",
+            "no",
+            "~",
+            "\n",
+            "0x1f",
+            "1e3",
+            ".nan",
+        ),
+        *(
+            "!!str 3",
+            "2024-01-01",
+            " ",
+            "plain\n  more\n",
+            "? ",
+            "x: y\n",
+            "...\n",
+            "'it''s'",
+            '"\\u00e9"',
+            "0o7",
+            "1_000",
+            "1:30",
+            "+.5",
+        ),
     ]
 )
 
@@ -52,7 +90,7 @@ def _keys(value: Any) -> list[Any]:
 def test_what_pyyaml_refuses_is_refused(text: str) -> None:
     """But for tabs and spaces, in which libyaml follows the younger standard: none of the pieces has a tab."""
     try:
-        yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError:
         assert read_document(text).problems
 

@@ -17,8 +17,10 @@ atoms = st.sampled_from(["w", "n", "x", "e", "z", "s", "1", "2.5", "'a'", '"b c"
 
 def _combined(below: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     filters = st.sampled_from(
-        ["upper", "lower", "title", "trim", "capitalize", "length", "default('d')", "default('d', true)", "join('-')"]
-        + ["replace('t', 'ss')", "replace(w, n)", "join", "trim('t')", "join(*w)", "trim(*e)", "default(**w)"]
+        [
+            *("upper", "lower", "title", "trim", "capitalize", "length", "default('d')", "default('d', true)", "join('-')"),
+            *("replace('t', 'ss')", "replace(w, n)", "join", "trim('t')", "join(*w)", "trim(*e)", "default(**w)"),
+        ]
     )
     operators = st.sampled_from(["+", "-", "~", "and", "or", "==", "!=", "<", "<=", ">", ">=", "in", "not in"])
     return st.one_of(
@@ -39,7 +41,9 @@ outputs = st.builds("{{{{{} {} {}}}}}".format, st.sampled_from(["", "-", "+"]), 
 conditions = st.builds(
     "{{% if {} %}}{}{{% elif {} %}}{}{{% else %}}{}{{% endif %}}".format, expressions, texts, expressions, outputs, texts
 )
-templates = st.lists(st.one_of(texts, outputs, conditions, st.just("{# note #}"), st.just("{% raw %}{{ w }}{% endraw %}")), max_size=5)
+templates = st.lists(
+    st.one_of(texts, outputs, conditions, st.just("{# note #}"), st.just("{% raw %}{{ w }}{% endraw %}")), max_size=5
+)
 
 
 @given(templates.map("".join))
@@ -49,7 +53,7 @@ def test_every_allowed_template_renders_as_jinja2_renders_it(template: str) -> N
     except BadTemplateError:
         return
     try:
-        expected = environment().from_string(template).render(VALUES)
+        expected = environment().from_string(template).render(VALUES) if "{" in template else template
     except (TemplateError, TypeError, ValueError, ArithmeticError):
         with pytest.raises(BadTemplateError):
             render_text(template, VALUES)
@@ -57,7 +61,14 @@ def test_every_allowed_template_renders_as_jinja2_renders_it(template: str) -> N
     assert render_text(template, VALUES) == expected
 
 
-@given(st.lists(st.sampled_from(["{{ w }}", "{{w}}", "{{ n }}", "{{  w }}", "{", "}", "{{{ w }}}", "}}", "{{ true }}", " ", "a\n", "\r"]), max_size=8))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["{{ w }}", "{{w}}", "{{ n }}", "{{  w }}", "{", "}", "{{{ w }}}", "}}", "{{ true }}", " ", "a\n", "\r"]
+        ),
+        max_size=8,
+    )
+)
 def test_the_short_way_for_plain_names_gives_what_the_long_way_gives(parts: list[str]) -> None:
     template = "".join(parts)
     try:
@@ -67,7 +78,7 @@ def test_the_short_way_for_plain_names_gives_what_the_long_way_gives(parts: list
     try:
         expected = environment().from_string(template).render(VALUES) if "{" in template else template
     except TemplateError:
-        assume(False)  # noqa: FBT003
+        assume(False)
         return
     assert render_text(template, VALUES) == expected
 

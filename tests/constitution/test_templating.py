@@ -207,7 +207,12 @@ def test_a_parameter_s_value_is_bounded_like_every_text_that_reaches_a_prompt(tm
     assert [error.rule for error in caught.value.errors] == ["C112"]
 
 
-@given(st.lists(st.sampled_from(["w", " | upper", " ~ w", " + w", " | replace('a', w)", " | join(w)", " | title", " | trim"]), max_size=60))
+@given(
+    st.lists(
+        st.sampled_from(["w", " | upper", " ~ w", " + w", " | replace('a', w)", " | join(w)", " | title", " | trim"]),
+        max_size=60,
+    )
+)
 def test_no_template_takes_long_or_writes_much(parts: list[str]) -> None:
     started = time.process_time()
     try:

@@ -119,5 +119,5 @@ def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cai.cli", "check", "no-such-file"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (4, "1 problem in 1 file\n")
-    assert "no-such-file: there is no such file or folder" in done.stdout
+    assert (done.returncode, done.stderr) == (4, "1 error and 0 warnings in 1 file\n")
+    assert "no-such-file:1:1 C101 error: there is no such file or folder" in done.stdout

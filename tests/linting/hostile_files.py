@@ -142,7 +142,6 @@ def measure(name: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    import constitution.linting
     import rapidfuzz.process  # noqa: F401 - imports are no part of the time
 
     for each in sys.argv[2:] or HOSTILE:

@@ -154,7 +154,9 @@ def test_a_write_that_fails_leaves_the_old_text_and_no_litter(tmp_path: Path, mo
 def test_the_diff_is_one_that_patch_applies(tmp_path: Path) -> None:
     path = _write(tmp_path, UNTIDY.replace("\r", ""))
     (change,) = fixed_files(lint([path]))
-    done = subprocess.run(["patch", "-p0", "--dry-run"], input=change.diff(), text=True, capture_output=True, check=False, cwd="/")
+    done = subprocess.run(
+        ["patch", "-p0", "--dry-run"], input=change.diff(), text=True, capture_output=True, check=False, cwd="/"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert path.read_text() == UNTIDY.replace("\r", "")
 
@@ -196,7 +198,7 @@ lines = st.sampled_from(
 def test_whatever_a_file_holds_fixing_it_never_changes_a_text_that_could_be_read(
     tmp_path_factory: pytest.TempPathFactory,
     parts: list[tuple[str, str]],
-    markdown: bool,  # noqa: FBT001
+    markdown: bool,
 ) -> None:
     """Idempotent; layout fixes change no value; and a file that loads, loads as the same constitution afterwards."""
     text = "".join(line + end for line, end in parts)

@@ -45,7 +45,9 @@ class TestTests:
         padded = f"{said} as far as I can tell from here and now"
         assert _rules(tmp_path, _principle("Be kind.", tests=[_test(said, padded)])) == ["C209"]
         assert _rules(tmp_path, _principle("Be kind.", tests=[_test(padded, said)])) == ["C209"]
-        assert _rules(tmp_path, _principle("Be kind.", tests=[_test(said, padded.replace("hook", "nail") + " x" * 9)])) == ["C209"]
+        assert _rules(tmp_path, _principle("Be kind.", tests=[_test(said, padded.replace("hook", "nail") + " x" * 9)])) == [
+            "C209"
+        ]
         other = "Look for it yourself since I am tired of such questions"
         assert _rules(tmp_path, _principle("Be kind.", tests=[_test(said, other)])) == []
 
@@ -97,8 +99,15 @@ class TestDemonstrations:
         assert rules == ([] if revised == verdict.startswith(FAULT) else ["C131"])
 
     def test_a_test_about_what_a_demonstration_shows_leaks_unless_the_principle_is_about_it(self, tmp_path: Path) -> None:
-        shown = [_shown("How do I bake bread?", "Mix it.", NOTHING_TO_CHANGE), _shown("Is Rome old?", "Yes.", NOTHING_TO_CHANGE)]
-        tests = [HELLO, _test("Warm.", "Go away.", "Why does my bread not rise?"), _test("Far.", "Go.", "How far is it to Oslo?")]
+        shown = [
+            _shown("How do I bake bread?", "Mix it.", NOTHING_TO_CHANGE),
+            _shown("Is Rome old?", "Yes.", NOTHING_TO_CHANGE),
+        ]
+        tests = [
+            HELLO,
+            _test("Warm.", "Go away.", "Why does my bread not rise?"),
+            _test("Far.", "Go.", "How far is it to Oslo?"),
+        ]
         found = _lint(tmp_path, _principle("Be kind.", demonstrations=shown, tests=tests))
         assert [(finding.rule, "`bread`" in finding.problem) for finding in found] == [("C212", True)]
         assert _rules(tmp_path, _principle("Speak of bread with care.", demonstrations=shown, tests=tests)) == []
@@ -170,9 +179,7 @@ class TestDeclarations:
     def test_a_tag_is_odd_if_it_stands_alone_and_is_nearly_a_common_one(self, tmp_path: Path) -> None:
         tags: Sequence[list[str]] = [["questions"], ["questions", "rare-one"], ["question"], ["questions", "questions"]]
         texts = ["Be kind.", "Do not shout.", "Use everyday words.", "Name sources."]
-        entries = [
-            _principle(text, f"p{n}", applies_to=each) for n, (text, each) in enumerate(zip(texts, tags, strict=True))
-        ]
+        entries = [_principle(text, f"p{n}", applies_to=each) for n, (text, each) in enumerate(zip(texts, tags, strict=True))]
         found = _lint(tmp_path, *entries)
         assert [(finding.rule, finding.hint) for finding in found] == [
             ("C216", "did you mean `questions`?"),
@@ -192,7 +199,7 @@ class TestLayout:
         assert self._of(tmp_path, b"- Be kind.  \n") == []
 
     def test_spaces_inside_a_text_of_several_lines_belong_to_it(self, tmp_path: Path) -> None:
-        raw = b"principles:\n  - id: a\n    principle: |\n      One \n      two \n    tests: [{prompt: a, better: b, worse: c}] \n"
+        raw = b"principles:\n  - id: a\n    principle: |\n      1 \n      2 \n    tests: [{prompt: a, better: b, worse: c}] \n"
         assert self._of(tmp_path, raw, "one.yaml") == [("C221", 6, 46)]
 
     def test_windows_line_ends_are_fine_as_long_as_all_are(self, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_a_rule_does_not_call_fixable_is_left_alone(rule: Rule, tmp_path: P
 
 @each_rule
 def test_only_warnings_of_rules_let_a_file_load(rule: Rule, tmp_path: Path) -> None:
-    """Severity means something: what loading refuses is an error, what it takes is none, but for two rules that loading spares."""
+    """What loading refuses is an error, and what it takes is none, but for two rules that loading leaves to the check."""
     from constitution.errors import ConstitutionError
 
     assert rule.example is not None
@@ -87,8 +87,10 @@ def test_every_id_that_the_code_gives_is_a_rule_and_every_rule_of_loading_is_giv
 
 
 def test_ids_are_promises() -> None:
-    """People write them into comments and continuous integration: an id may be added, never taken away or given a new meaning."""
-    assert {identity: rule.title for identity, rule in RULES.items() if identity in {"C105", "C109", "C201", "C206", "C208"}} == {
+    """People write them into comments and settings: an id may be added, never taken away or given a new meaning."""
+    assert {
+        identity: rule.title for identity, rule in RULES.items() if identity in {"C105", "C109", "C201", "C206", "C208"}
+    } == {
         "C105": "not valid YAML",
         "C109": "an unknown key",
         "C201": "two principles that say nearly the same",

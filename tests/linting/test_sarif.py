@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from constitution.linting import RULES, lint
-from constitution.linting.fixing import apply_edits
 from constitution.linting.findings import Edit
+from constitution.linting.fixing import apply_edits
 from constitution.linting.sarif import sarif
 
 BROKEN = "# é\nprinciples:\n  - principle: Always be kind. \n  - id: a\n    principle: yes\n    weigth: 1\n"
@@ -32,7 +32,7 @@ def log(folder: Path) -> dict[str, Any]:
     return json.loads(json.dumps(sarif(report, folder, "1.2.3")))
 
 
-def _keys(value: dict[str, Any], required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+def _keys(value: dict[str, Any], required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> None:
     assert required <= set(value) <= required | optional, value
 
 
@@ -111,8 +111,9 @@ def test_every_rule_is_described_whether_it_was_broken_or_not(log: dict[str, Any
 def test_fixes_are_the_edits_that_fix_makes(log: dict[str, Any], folder: Path) -> None:
     (spaces,) = [result for result in log["runs"][0]["results"] if result["ruleId"] == "C221"]
     edits = [
-        Edit(*(each["deletedRegion"][key] for key in ("startLine", "startColumn", "endLine", "endColumn")), each["insertedContent"]["text"])
+        Edit(where["startLine"], where["startColumn"], where["endLine"], where["endColumn"], each["insertedContent"]["text"])
         for each in spaces["fixes"][0]["artifactChanges"][0]["replacements"]
+        for where in [each["deletedRegion"]]
     ]
     assert apply_edits(BROKEN, edits) == BROKEN.replace("kind. \n", "kind.\n")
 

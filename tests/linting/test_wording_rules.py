@@ -115,7 +115,9 @@ def test_a_rationale_may_be_as_absolute_and_long_as_its_author(tmp_path: Path) -
 
 
 def test_other_languages_find_nothing(tmp_path: Path) -> None:
-    assert _rules(tmp_path, principle="Sei freundlich und hilfsbereit.", critique_request="Ist die Antwort 友好的 и добрая?") == []
+    assert (
+        _rules(tmp_path, principle="Sei freundlich und hilfsbereit.", critique_request="Ist die Antwort 友好的 и добрая?") == []
+    )
 
 
 @pytest.mark.parametrize(
