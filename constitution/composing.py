@@ -23,7 +23,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-MAX_VALUES = 50_000
+MAX_VALUES = 40_000
 """More values than this, aliases written out, and a document is refused: ten nested aliases can stand for billions."""
 MAX_DEPTH = 100
 

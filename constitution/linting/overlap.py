@@ -14,7 +14,7 @@ ALIKE = 88.0
 """Percent of characters that two texts share once their words are sorted (rapidfuzz's normalised indel similarity)."""
 ALL_PAIRS = 3000
 """Up to so many principles, each is compared with each; beyond, with its neighbours in two orders of sorting."""
-NEIGHBOURS = 40
+NEIGHBOURS = 20
 
 _KEY = "tests:\n    - {prompt: Hi, better: Hello., worse: Go.}"
 SAME = Rule(
@@ -92,11 +92,12 @@ def _near_pairs(texts: Sequence[str]) -> Iterable[tuple[int, int, float]]:
         return
     best: dict[int, tuple[float, int]] = {}
     for order in (sorted(alone, key=lambda i: texts[i]), sorted(alone, key=lambda i: texts[i][::-1])):
+        ordered = [texts[index] for index in order]
         for position, index in enumerate(order):
-            beside = order[max(0, position - NEIGHBOURS) : position]
-            near = process.extractOne(texts[index], [texts[i] for i in beside], scorer=ratio, score_cutoff=ALIKE)
+            start = max(0, position - NEIGHBOURS)
+            near = process.extractOne(texts[index], ordered[start:position], scorer=ratio, score_cutoff=ALIKE)
             if near is not None:
-                later, earlier_one = sorted((index, beside[near[2]]), reverse=True)
+                later, earlier_one = sorted((index, order[start + near[2]]), reverse=True)
                 best[later] = max(best.get(later, (0.0, 0)), (float(near[1]), earlier_one))
     for later, (score, earlier_one) in best.items():
         yield later, earlier_one, score
