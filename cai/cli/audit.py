@@ -58,9 +58,9 @@ def audit(
     if json:
         typer.echo(result.model_dump_json(indent=1))
     else:
-        from rich.console import Console
+        from cai.cli.terminal import tables
 
-        print_audit(result, Console(highlight=False), quotes=quotes)
+        print_audit(result, tables(), quotes=quotes)
         typer.echo(f"all of it: {path}")
     if result.failures:
         typer.echo(f"{result.failures} calls could not be answered; their rows are not counted.", err=True)
@@ -72,8 +72,10 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
     from rich.text import Text
 
     table = _titled(f"Each principle alone, on {result.items} drafts")
-    for name in ("principle", "applies to", "fires", "nothing to change", "changes", "then content", "goes together with"):
-        table.add_column(name, justify="left" if name in ("principle", "goes together with") else "right")
+    table.add_column("principle", no_wrap=True)
+    for name in ("applies", "fires", "keeps", "changes", "then content"):
+        table.add_column(name, justify="right")
+    table.add_column("fires with", overflow="fold")
     for each in result.principles:
         near = f"{each.nearest} ({each.nearest_rows})" if each.nearest else "–"
         table.add_row(
@@ -83,7 +85,7 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
             f"{each.kept / each.applies:.0%}" if each.applies else "–",
             str(each.changed),
             f"{each.mended} of {each.changed}" if each.changed else "–",
-            near + ("; redundant here" if each.redundant else ""),
+            near + (", redundant" if each.redundant else ""),
         )
     out.print(table)
     silent = [each.principle_id for each in result.principles if each.applies and not each.fired]
@@ -110,8 +112,9 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
     )
     if result.orders:
         table = _titled("Does the order matter? Principles that alter the same drafts")
-        for name in ("principles", "rows", "final texts differ", "content if the first comes first", "if the second does"):
-            table.add_column(name, justify="left" if name == "principles" else "right")
+        table.add_column("principles", overflow="fold")
+        for name in ("rows", "texts differ", "content, first one first", "content, second one first"):
+            table.add_column(name, justify="right")
         for order in sorted(result.orders, key=lambda each: -each.rows)[:NOTED]:
             table.add_row(
                 f"{order.one}, {order.other}",
@@ -150,12 +153,10 @@ def _print_groups(result: AuditResult, out: Console, quotes: int) -> None:
     from rich.text import Text
 
     exact = any(group.bad is not None for group in result.groups)
-    table = _titled("What is covered")
-    for name in ("prompts", "rows", "a principle applies", "a principle fires"):
-        table.add_column(name, justify="left" if name == "prompts" else "right")
-    if exact:
-        table.add_column("bad drafts (exact truth)", justify="right")
-        table.add_column("passed by all", justify="right")
+    table = _titled("What is covered" + (", bad by exact truth" if exact else ""))
+    table.add_column("prompts", overflow="fold")
+    for name in ("rows", "one applies", "one fires", *(("bad drafts", "of these passed by all") if exact else ())):
+        table.add_column(name, justify="right")
     for group in result.groups:
         cells = [Text(group.group), str(group.rows), str(group.applicable), str(group.fired)]
         if exact:
@@ -187,4 +188,4 @@ def _print_row(row: AuditRow, out: Console) -> None:
 def _titled(title: str) -> Table:
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", title_style="bold")
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)

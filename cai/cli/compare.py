@@ -61,9 +61,9 @@ def compare(
     if json:
         typer.echo(result.model_dump_json(indent=1))
     else:
-        from rich.console import Console
+        from cai.cli.terminal import tables
 
-        print_comparison(result, (a, b), Console(highlight=False))
+        print_comparison(result, (a, b), tables())
         typer.echo(f"{usage.calls} calls made, {usage.reused} shared or remembered", err=True)
     if result.failures:
         raise typer.Exit(ROWS_FAILED)
@@ -81,7 +81,7 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
     if result.failures:
         out.print(Text(f"{result.failures} failed or could not be judged: in no figure", style="red"))
     title = f"Share of bad final answers, judged by {result.judge}; 95 % intervals"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("behaviour")
     for name in ("A", "B", "B − A", "p (Holm)", "prompts", "differ"):
         table.add_column(name, justify="right")

@@ -174,15 +174,12 @@ def _print_list(constitution: Constitution, *, json: bool) -> None:
         rows = [principle.model_dump(mode="json", exclude={"demonstrations"}) for principle in constitution.principles]
         typer.echo(json_.dumps(rows, indent=1, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from cai.cli.terminal import visible
+    from cai.cli.terminal import tables, visible
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_OF_FILES)
+    console = tables(WIDTH_OF_FILES)
     roomy = console.width >= ROOMY
     table = Table(box=None, pad_edge=False)
     table.add_column("id", no_wrap=True)

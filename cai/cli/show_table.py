@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cai.authoring.previews.encoding import Preview, StageTotals
 from cai.cli.show_json import case_json, counts_json
-from cai.cli.terminal import visible
+from cai.cli.terminal import tables, visible
 
 if TYPE_CHECKING:
     from cai.authoring.previews.cases import Case
@@ -27,9 +26,7 @@ _SIGNS = {"refused": ("!", "red"), "reply_cut": ("~", "yellow")}
 
 def print_table(model: ShownModel, case: Case, previews: Sequence[Preview], totals: Sequence[StageTotals]) -> None:
     """Tokens of each prompt with the share that every principle has in common, then totals, then each context length."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_OF_FILES)
+    console = tables(WIDTH_OF_FILES)
     principles = list(dict.fromkeys(preview.principle_id for preview in previews))
     about = f"Tokens by {visible(model.name)} ({model.form}) for {visible(case.origin)}"
     console.print(Text(f"{about}; per cent: the start that is the same under every principle.", style="dim"))

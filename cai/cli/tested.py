@@ -7,19 +7,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cai.authoring.metamorphic import Kept, Relation
 from cai.authoring.principle_tests import CaseReport, ConstitutionReport, Result, Tally, tally
 from cai.authoring.wording import explained, explained_check, margin_text
-from cai.cli.terminal import visible
+from cai.cli.terminal import tables, visible
 from cai.engines.base import RequestFailure
 from cai.records import Method
 
-WIDTH_OF_FILES = 140
-"""Into a file or a pipe."""
 PROMPT_CHARS = 48
 STYLES = {
     Result.PASSED: "green",
@@ -32,9 +29,7 @@ STYLES = {
 
 def print_report(report: ConstitutionReport, *, model: str, seconds: float) -> None:
     """Every test, every failure in full, the principles, and what the relations came to."""
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, width=WIDTH_OF_FILES)
+    out = tables()
     out.print(_tests(report, model))
     for each in report.tested:
         if each.result is not Result.PASSED:
