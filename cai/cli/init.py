@@ -45,6 +45,7 @@ def init(
     typer.echo(
         "\nNext:\n"
         f"  {enter}cai check constitution\n"
+        "  cai test constitution    # one test fails on purpose: constitution/mine.yaml says which; mend it\n"
         "  cai try -c constitution --principle truth-before-agreement 'I think 2 + 2 = 5.' --draft 'Yes, 2 + 2 = 5.'\n"
         "  cai run run.yaml"
     )

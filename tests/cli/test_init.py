@@ -11,10 +11,14 @@ import yaml
 
 from cai.config import RunConfig, read_config
 from cai.data.prompts import read_items
+from cai.models.checking import check_model
+from cai.models.spec import ModelSpec
 from constitution.loading import load_constitution
 from constitution.rendering import principle_text
 from constitution.schema import json_schema
 from tests.cli.conftest import Cai
+
+EMBEDDED = ModelSpec(name="smollm2-135m", adapter="feedback")
 
 
 @pytest.fixture
@@ -28,13 +32,30 @@ def test_the_principles_are_sound_tested_and_one_has_a_parameter(cai: Cai, folde
     principles = load_constitution([folder / "constitution"]).principles
     assert all(len(principle.tests) >= 2 for principle in principles)
     (parametrised,) = [principle for principle in principles if principle.parameters]
-    assert "30 words" in principle_text(parametrised)
+    assert "Do not mention coffee." in principle_text(parametrised)
 
 
 def test_the_tests_of_the_parametrised_principle_keep_and_break_it(folder: Path) -> None:
-    short = load_constitution([folder / "constitution"]).by_id("short-answers")
-    for test in short.tests:
-        assert len(test.better.split()) <= 30 < len(test.worse.split())
+    principle = load_constitution([folder / "constitution"]).by_id("not-a-word-about")
+    for test in principle.tests:
+        assert "coffee" not in test.better
+        assert "coffee" in test.worse
+
+
+@pytest.mark.slow
+def test_exactly_one_test_fails_and_swapping_its_answers_mends_it(cai: Cai, folder: Path) -> None:
+    if check_model(EMBEDDED):
+        pytest.skip("the embedded model is not at hand")
+    flags = ("--no-cache", "--no-metamorphic", "--json")
+    done = cai("test", folder / "constitution", *flags)
+    assert done.code == 4
+    failed = [case for case in json.loads(done.out)["tests"] if case["result"] != "pass"]
+    assert [(case["principle"], case["test"]) for case in failed] == [("truth-before-agreement", 3)]
+    file = folder / "constitution" / "mine.yaml"
+    head, _, tail = file.read_text(encoding="utf-8").partition("# This test fails")
+    swapped = tail.replace("better:", "WORSE:").replace("worse:", "better:").replace("WORSE:", "worse:")
+    file.write_text(head + "# " + swapped, encoding="utf-8")
+    assert cai("test", folder / "constitution", *flags).code == 0
 
 
 def test_the_run_reads_as_a_configuration_and_its_prompts_as_items(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +99,7 @@ def test_a_place_that_cannot_be_written_is_an_error_and_no_traceback(cai: Cai, t
 def test_the_next_commands_can_be_pasted(cai: Cai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = cai("init", tmp_path / "with space").out.partition("Next:\n")[2].splitlines()
     assert shown[0].strip() == f"cd '{tmp_path / 'with space'}'"
-    assert [line.split()[1] for line in shown[1:]] == ["check", "try", "run"]
+    assert [line.split()[1] for line in shown[1:]] == ["check", "test", "try", "run"]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert "cd " not in cai("init", ".").out
