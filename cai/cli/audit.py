@@ -90,6 +90,8 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
     out.print(table)
     silent = [each.principle_id for each in result.principles if each.applies and not each.fired]
     idle = [each.principle_id for each in result.principles if not each.applies]
+    if any(each.redundant for each in result.principles):
+        out.print(Text("  redundant: on every draft it faults, some other principle does too; on this sample, that is"))
     if silent:
         out.print(Text(f"  never fire on this sample: {', '.join(silent)}"))
     if idle:
