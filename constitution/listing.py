@@ -47,6 +47,19 @@ def list_files(paths: Sequence[str | Path], errors: list[PrincipleFileError]) ->
     return tuple(files.values())
 
 
+def unread_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
+    """Folders directly inside the named ones that hold principle files: nobody reads those unless they are named too."""
+    named = {Path(given).resolve() for given in paths}
+    found: list[Path] = []
+    for given in paths:
+        try:
+            below = sorted(path for path in Path(given).iterdir() if path.is_dir() and not path.name.startswith("."))
+            found += [path for path in below if path.resolve() not in named and any(map(_has_the_name_of_one, path.iterdir()))]
+        except OSError:
+            continue  # no folder, or one whose being unreadable is told elsewhere
+    return tuple(found)
+
+
 def _named(given: str | Path, errors: list[PrincipleFileError]) -> Iterable[Path]:
     text, path = str(given), Path(given)
     if text == SHIPPED or text.startswith(f"{SHIPPED}:"):
@@ -79,7 +92,8 @@ def _in_folder(folder: Path, errors: list[PrincipleFileError]) -> Iterable[Path]
             files += 1
             yield path
     if not files:
-        hint = "they end in .yaml or .md"
+        below = unread_folders([folder])
+        hint = f"there are some in {below[0]}" if below else "they end in .yaml or .md"
         errors.append(PrincipleFileError(str(folder), 0, 0, "no principle files in this folder", hint, "C101"))
 
 

@@ -59,6 +59,7 @@ def check(
             _print_sarif(report)
         else:
             _print(report)
+        _tell_unread(paths or [])
         if report.errors or (strict and report.warnings):
             raise typer.Exit(CHECKS_FAILED)
 
@@ -71,6 +72,14 @@ def _refuse_what_does_not_fit(paths: Sequence[str] | None, *, json: bool, sarif:
     shipped = not paths or any(path == SHIPPED or path.startswith(f"{SHIPPED}:") for path in paths)
     if (fix or diff) and shipped:
         raise typer.BadParameter("name the files to mend: the shipped ones belong to the installation")
+
+
+def _tell_unread(paths: Sequence[str]) -> None:
+    from cai.cli.terminal import visible
+    from constitution.listing import unread_folders
+
+    for folder in unread_folders(paths):
+        typer.echo(f"not read: the principle files in {visible(str(folder))}; name that folder too", err=True)
 
 
 def _lint(paths: Sequence[str]) -> Report:

@@ -141,7 +141,10 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError], *, we
                 f"model {folder}: has no tokenizer.", "Save the tokenizer beside the model: tokenizer.save_pretrained(DIR)"
             )
         )
-    elif spec.base_model_form != "plain" and spec.chat_template is None and not has_chat_template(folder):
+        return
+    known = len(problems)
+    templated = _has_chat_template(folder, problems)
+    if not templated and len(problems) == known and spec.base_model_form != "plain" and spec.chat_template is None:
         problems.append(no_chat_template(str(folder)))
 
 
@@ -158,11 +161,10 @@ def no_chat_template(name: str) -> ModelError:
     )
 
 
-def has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    settings = _read_json(folder / "tokenizer_config.json", [])
-    return bool(settings and settings.get("chat_template"))
+def _has_chat_template(folder: Path, problems: list[CaiError]) -> bool:
+    settings = _read_json(folder / "tokenizer_config.json", problems)
+    beside = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
+    return beside or bool(settings and settings.get("chat_template"))
 
 
 def _check_weights(folder: Path, problems: list[CaiError]) -> None:
@@ -172,7 +174,7 @@ def _check_weights(folder: Path, problems: list[CaiError]) -> None:
         return
     for file in files:
         _safetensors_header(file, problems)
-    index = _read_json(folder / "model.safetensors.index.json", [])
+    index = _read_json(folder / "model.safetensors.index.json", problems)
     weight_map = cast("dict[str, str]", (index or {}).get("weight_map", {}))
     missing = sorted(set(weight_map.values()) - {file.name for file in files})
     if missing:
@@ -289,4 +291,7 @@ def _read_json(file: Path, problems: list[CaiError]) -> dict[str, Any] | None:
     except ValueError as error:
         problems.append(ModelError(f"{file}: is not JSON: {error}.", "Download or save the model again."))
         return None
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        problems.append(ModelError(f"{file}: is JSON, but not an object.", "Download or save the model again."))
+        return None
+    return cast("dict[str, Any]", content)

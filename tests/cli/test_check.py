@@ -212,3 +212,16 @@ def test_a_missing_file_is_a_finding_and_not_a_crash(cai: Cai, tmp_path: Path) -
 
 def test_the_schema_for_editors_is_printed(cai: Cai) -> None:
     assert json.loads(cai("check", "--schema").out) == json_schema()
+
+
+def test_principle_files_in_a_folder_below_are_said_to_be_unread(cai: Cai, tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "README.md").write_text("- No principle.\n")
+    (tmp_path / "mine.yaml").write_text(TESTED)
+    assert "not read" not in cai("check", tmp_path).err
+    (below / "more.yaml").write_text(TESTED.replace("kind", "calm"))
+    assert f"not read: the principle files in {below}" in cai("check", tmp_path).err
+    assert "not read" not in cai("check", tmp_path, below).err
+    (tmp_path / "mine.yaml").unlink()
+    assert f"there are some in {below}" in cai("check", tmp_path).out

@@ -141,6 +141,12 @@ def test_all_problems_are_said_at_once(folder: Path) -> None:
     assert len(problems) == 4
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_file_of_settings_that_is_no_object_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_text("[1]")
+    assert any(f"{name}: is JSON, but not an object" in str(each) for each in check_model(ModelSpec(name=str(folder))))
+
+
 def test_a_file_is_no_model_but_its_folder_is(folder: Path) -> None:
     found = problem(folder / "model.safetensors")
     assert "is a file" in found.problem
