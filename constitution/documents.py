@@ -53,11 +53,13 @@ WHOLE = Place(1, 1, Span(0, 0, 0, 0))
 
 
 class DocumentProblem(NamedTuple):
-    rule: str
+    """A problem at a 1-based line and column; `rule` as in `PrincipleFileError`."""
+
     line: int
     column: int
     problem: str
     hint: str = ""
+    rule: str = ""
 
 
 @dataclass
@@ -101,7 +103,7 @@ def read_document(text: str) -> Document:
             document.value = _Reader(document).value(node, (), frozenset())
     except ComposingError as error:
         document.value = None
-        document.problems.append(DocumentProblem(error.rule, error.line, error.column, error.problem, error.hint))
+        document.problems.append(DocumentProblem(error.line, error.column, error.problem, error.hint, error.rule))
     return document
 
 
@@ -160,7 +162,7 @@ class _Reader:
     def _unreadable(self, rule: str, path: Path, node: Node, problem: str, hint: str) -> None:
         self.document.unreadable.add(path)
         line, column = node.span.line + 1, node.span.column + 1
-        self.document.problems.append(DocumentProblem(rule, line, column, problem, hint))
+        self.document.problems.append(DocumentProblem(line, column, problem, hint, rule))
 
     def _mapping(self, node: MappingNode, path: Path, above: frozenset[int]) -> Mapping[str, Any]:
         values: dict[str, Any] = {}
@@ -168,13 +170,13 @@ class _Reader:
         for key_node, value_node in node.entries:
             line, column = key_node.span.line + 1, key_node.span.column + 1
             if not isinstance(key_node, ScalarNode):
-                problem = DocumentProblem("C105", line, column, "a key has to be a word", "is a quote or a dash missing?")
-                self.document.problems.append(problem)
+                hint = "is a quote or a dash missing?"
+                self.document.problems.append(DocumentProblem(line, column, "a key has to be a word", hint, "C105"))
                 continue
             key = key_node.text
             if key in lines:
                 problem = f"`{key}` is given twice (first on line {lines[key]})"
-                self.document.problems.append(DocumentProblem("C107", line, column, problem, "delete one of them"))
+                self.document.problems.append(DocumentProblem(line, column, problem, "delete one of them", "C107"))
                 continue
             lines[key] = line
             self.document.places[(*path, key)] = Place(line, column, key_node.span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import subprocess
 import tempfile
@@ -65,7 +66,7 @@ def load_revision(revision: str, path: str) -> Constitution:
 def _renamed(error: PrincipleFileError, root: Path, revision: str) -> PrincipleFileError:
     prefix = f"{root}/"
     path, problem = (text.replace(prefix, f"{revision}:") for text in (error.path, error.problem))
-    return PrincipleFileError(path, error.line, error.column, problem, error.hint)
+    return dataclasses.replace(error, path=path, problem=problem)
 
 
 def _git(name: str, *arguments: str) -> bytes:

@@ -8,11 +8,20 @@ from pathlib import Path
 
 from constitution.documents import Place
 from constitution.errors import ConstitutionError, PrincipleFileError
-from constitution.listing import list_files, shipped_folder
-from constitution.reading import ReadFile, read_file
+from constitution.listing import SHIPPED, SUFFIXES, list_files, shipped_folder
+from constitution.reading import MAX_FILE_BYTES, ReadFile, read_file
 from constitution.schema import MAX_PROSE_CHARS, MAX_TEXT_CHARS, Constitution
 
-__all__ = ["PrincipleFile", "load_constitution", "load_files", "read_files", "shipped_folder"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "SHIPPED",
+    "SUFFIXES",
+    "PrincipleFile",
+    "load_constitution",
+    "load_files",
+    "read_files",
+    "shipped_folder",
+]
 
 
 def load_constitution(paths: Sequence[str | Path], *, name: str | None = None) -> Constitution:

@@ -6,7 +6,6 @@ Two forms: YAML (`name`, `description`, `principles`), and Markdown, where each 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from constitution.documents import Document, Place, Span, read_document
 from constitution.documents import Path as Loc
 from constitution.errors import PrincipleFileError
 from constitution.explaining import explain
+from constitution.ids import first_words, unused
 from constitution.markdown import MAX_BULLETS, Bullet, read_markdown
 from constitution.schema import Constitution, Principle
 from constitution.template_places import costly_templates, template_problems
@@ -135,11 +135,11 @@ def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
     if not found.bullets:
         read.refuse("C119", 1, 1, "no bullets", "each line that begins with `- ` is one principle")
         return None
-    ids = IdsFromTexts()
+    taken: dict[str, int] = {}
     principles: list[Principle] = []
     entries: list[dict[str, str]] = []
     for index, bullet in enumerate(found.bullets):
-        identity = ids.new(bullet.text)
+        identity = unused(first_words(bullet.text), taken)
         place = _place_of_bullet(document, bullet)
         document.places[("principles", index)] = document.places[("principles", index, "principle")] = place
         entries.append({"id": identity, "principle": bullet.text})
@@ -178,26 +178,6 @@ def _principle_of_bullet(read: ReadFile, bullet: Bullet, identity: str) -> Itera
     except ValidationError as error:
         for each in explain(error):
             read.refuse(each.rule, bullet.line, bullet.column, each.problem, each.hint)
-
-
-class IdsFromTexts:
-    """Ids made of the first words of texts, each only once."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = set(taken)
-        self.counts: dict[str, int] = {}
-
-    def new(self, text: str) -> str:
-        """An id that nothing has yet: `be-kind`, and `be-kind-2` for the next that begins so."""
-        words = re.findall(r"[a-z0-9]+", text[:1000].lower())[:6] or ["principle"]
-        base = "-".join(words)[:70].strip("-")
-        identity, count = base, self.counts.get(base, 1)
-        while identity in self.taken:
-            count += 1
-            identity = f"{base}-{count}"
-        self.counts[base] = count
-        self.taken.add(identity)
-        return identity
 
 
 def _read_yaml(read: ReadFile, text: str) -> Constitution | None:

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from constitution.documents import Path
 from constitution.errors import ConstitutionError, PrincipleFileError
 from constitution.explaining import explain
+from constitution.ids import unused
 from constitution.importing.findings import Fate, Loss, where
-from constitution.importing.naming import slug, telling, unused
+from constitution.importing.naming import slug, telling
 from constitution.importing.sources import Source
 from constitution.schema import MAX_PROSE_CHARS, Demonstration, Principle, PrincipleTest
 from constitution.templating import BadTemplateError, check_template
@@ -184,8 +185,8 @@ class Gathering:
         try:
             return model(**given)
         except ValidationError as error:
-            for _, problem, _ in explain(error):
-                self.lose(path, problem, Fate.ENTRY)
+            for each in explain(error):
+                self.lose(path, each.problem, Fate.ENTRY)
             return None
 
 
@@ -194,7 +195,7 @@ def _problems(fields: dict[str, Any]) -> list[str]:
     try:
         Principle(**fields)
     except ValidationError as error:
-        found += [problem for _, problem, _ in explain(error)]
+        found += [each.problem for each in explain(error)]
     for key in TEMPLATED:
         try:
             check_template(fields.get(key) or "", frozenset[str]())

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_right
 from typing import Any, cast
 
-from constitution.documents import Document, DocumentProblem, Path, Place
+from constitution.documents import WHOLE, Document, DocumentProblem, Path, Place, Span
 
 MAX_DEPTH = 40
 MAX_VALUES = 400_000
@@ -33,7 +33,7 @@ def read_json_lines(text: str) -> Document:
 
 
 def _read(parts: list[tuple[int, str]], *, rows: bool) -> Document:
-    document = Document(places={(): Place(1, 1, 1)})
+    document = Document(places={(): WHOLE})
     values: list[Any] = []
     count = 0
     for index, (line, text) in enumerate(parts):
@@ -73,7 +73,8 @@ class _Reader:
     def place(self, at: int) -> Place:
         line = bisect_right(self.line_starts, at)
         number = self.first_line + line - 1
-        return Place(number, at - self.line_starts[line - 1] + 1, number)
+        column = at - self.line_starts[line - 1]
+        return Place(number, column + 1, Span(number - 1, column, number - 1, column))
 
     def whole(self, path: Path) -> Any:
         value, at = self.value(self.skip(0), path, 0)

@@ -1,12 +1,12 @@
-"""Ids for principles that come without one: short, readable, unique."""
+"""Ids for principles that come without one: short and readable. `constitution.ids` makes them unique."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-FALLBACK = "principle"
-MAX_CHARS = 70
+from constitution.ids import MAX_CHARS
+
 _WORDS_OF_A_TEXT = 5
 _SAYS_LITTLE = frozenset(
     re.findall(
@@ -34,23 +34,6 @@ def telling(text: str) -> str:
     words = _words(text[:2000])
     told = [word for word in words if word not in _SAYS_LITTLE] or words
     return "-".join(dict.fromkeys(told[:_WORDS_OF_A_TEXT]))[:MAX_CHARS].strip("-")
-
-
-def unused(identity: str, taken: dict[str, int]) -> str:
-    """`identity`, or with the first number behind it that makes it unique.
-
-    Args:
-        identity: The id one would like; "" takes a general word.
-        taken: Ids in use, each with the last number that was put behind it; the new one is added.
-    """
-    base = identity or FALLBACK
-    found, count = base, taken.get(base, 0)
-    while found in taken:
-        count += 1
-        found = f"{base}-{count + 1}"
-    taken[base] = count
-    taken.setdefault(found, 0)
-    return found
 
 
 def _words(text: str) -> list[str]:

@@ -29,7 +29,7 @@ def import_file(
     Args:
         path: The file.
         format_name: One of the names of `FORMATS`; by default it is found by the file's content.
-        taken: Ids in use already (see `naming.unused`); those of this file are added.
+        taken: Ids in use already (see `constitution.ids.unused`); those of this file are added.
 
     Returns:
         Its format, the file as it was read, and what it gave.

@@ -12,8 +12,9 @@ import yaml
 from constitution.documents import Document
 from constitution.documents import Path as Loc
 from constitution.errors import PrincipleFileError
+from constitution.ids import first_words, unused
 from constitution.linting.findings import Edit, Fix
-from constitution.reading import IdsFromTexts, ReadFile, entries
+from constitution.reading import ReadFile, entries
 from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
 
 _TEXTS = frozenset(
@@ -28,12 +29,12 @@ def fixes(files: Sequence[ReadFile]) -> dict[tuple[str, int, int, str], Fix]:
     """What can be mended, by path, line, column and rule of the error that it mends."""
     if not any(file.errors for file in files):
         return {}
-    ids = IdsFromTexts(identity for file in files for identity, _ in file.ids)
+    taken = {identity: 0 for file in files for identity, _ in file.ids}
     found: dict[tuple[str, int, int, str], Fix] = {}
     for file in files:
         if not file.errors or file.is_markdown or not file.value:
             continue
-        mender = _Mender(file, ids)
+        mender = _Mender(file, taken)
         found.update(((str(file.path), *wanted), fix) for wanted, fix in mender.fixes())
     return found
 
@@ -48,9 +49,9 @@ def fix_of(error: PrincipleFileError, known: dict[tuple[str, int, int, str], Fix
 class _Mender:
     """Makes the fixes of one file's errors."""
 
-    def __init__(self, file: ReadFile, ids: IdsFromTexts) -> None:
+    def __init__(self, file: ReadFile, taken: dict[str, int]) -> None:
         self.document = file.document
-        self.ids = ids
+        self.taken = taken
         self.wanted = {(error.line, error.column, error.rule) for error in file.errors}
         self.spans = Counter(place.span for place in self.document.places.values())
         self.newline = "\r\n" if "\r\n" in self.document.text else "\n"
@@ -61,14 +62,14 @@ class _Mender:
             at = ("principles", index)
             text, given = entry.get("principle"), entry.get("id")
             if (wanted := self._error(at, "C110")) and "id" not in entry and isinstance(text, str) and text.strip():
-                identity = self.ids.new(text)
+                identity = self._new_id(text)
                 yield wanted, Fix(f"wrote the id `{identity}`", (self._insert_id(at, _as_yaml(identity)),))
             if (
                 (wanted := self._error((*at, "id"), "C114"))
                 and isinstance(given, str)
                 and re.search(r"[a-z0-9]", given.lower())
             ):
-                edit = self._replace((*at, "id"), _as_yaml(self.ids.new(given)))
+                edit = self._replace((*at, "id"), _as_yaml(self._new_id(given)))
                 if edit:
                     yield wanted, Fix(f"wrote the id {edit.text}", (edit,))
         for path in self.document.places:
@@ -78,6 +79,9 @@ class _Mender:
                 edit = self._replace(path, f'"{source}"')
                 if edit and '"' not in source:
                     yield wanted, Fix(f"put {source} in quotes", (edit,))
+
+    def _new_id(self, text: str) -> str:
+        return unused(first_words(text), self.taken)
 
     def _error(self, path: Loc, rule: str) -> tuple[int, int, str] | None:
         """The error of this rule at a path, if there is one."""

@@ -28,8 +28,8 @@ def load(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("files", [1, 1000])
 def test_a_thousand_principles_are_checked_in_a_second(files: int) -> None:
-    """Processor time, the best of three, imports apart. The bound leaves room for a machine half as fast."""
-    timing = load("check_speed").measure(1000, files=files, times=3)
+    """Processor time, the best of two, imports apart. The bound leaves room for a machine half as fast."""
+    timing = load("check_speed").measure(1000, files=files, times=2)
     assert timing.check < 2.0
     assert timing.load < 2.0
 
