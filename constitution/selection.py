@@ -9,14 +9,20 @@ from collections.abc import Iterable
 from constitution.schema import Constitution, Principle
 
 
-def applicable(constitution: Constitution, tags: Iterable[str]) -> tuple[Principle, ...]:
-    """The principles for an item with these tags: those without `applies_to`, and those that share a tag with it.
+def applies(principle: Principle, tags: Iterable[str]) -> bool:
+    """Whether a principle is for an item with these tags: it has no `applies_to`, or shares a tag with it.
 
     An item without tags is open to every principle: nobody has said what it is about, and a critique may well
     find nothing to change.
     """
     own = set(tags)
-    return tuple(p for p in constitution.principles if not own or not p.applies_to or own.intersection(p.applies_to))
+    return not own or not principle.applies_to or bool(own.intersection(principle.applies_to))
+
+
+def applicable(constitution: Constitution, tags: Iterable[str]) -> tuple[Principle, ...]:
+    """The principles that apply to an item with these tags, in the constitution's order."""
+    own = frozenset(tags)
+    return tuple(principle for principle in constitution.principles if applies(principle, own))
 
 
 def select_principle(

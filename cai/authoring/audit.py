@@ -30,7 +30,7 @@ from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
 from cai.records import FailureRecord, Item, RevisionRecord, Verdict
 from cai.verdicts import Judged, judge
 from constitution.schema import Constitution, Principle
-from constitution.selection import applicable
+from constitution.selection import applies
 
 OnAudit: TypeAlias = Callable[[str, int, int], None]
 """(step, calls answered, calls in all)."""
@@ -151,7 +151,9 @@ class _Work:
         found: dict[tuple[str, str], Applied] = {}
         for number, principle in enumerate(self.constitution.principles, start=1):
             step = f"each alone ({number} of {len(self.constitution.principles)})"
-            asked = {item.uid: (item, drafts[item.uid]) for item in items if item.uid in drafts and self._open(principle, item)}
+            asked = {
+                item.uid: (item, drafts[item.uid]) for item in items if item.uid in drafts and applies(principle, item.tags)
+            }
             found |= {(principle.id, uid): outcome for uid, outcome in self._apply(principle, asked, step)}
         return found
 
@@ -202,9 +204,6 @@ class _Work:
             else:
                 odds[key] = answer.log_odds_nats
         return odds
-
-    def _open(self, principle: Principle, item: Item) -> bool:
-        return bool(applicable(Constitution(name="one", principles=(principle,)), item.tags))
 
     def _apply(self, principle: Principle, asked: Mapping[str, tuple[Item, str]], step: str) -> Iterator[tuple[str, Applied]]:
         """One round of the loop under one principle, from given texts."""

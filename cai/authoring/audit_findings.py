@@ -56,12 +56,14 @@ def principle_audit(
     }
     nearest = max(together, key=lambda name: together[name], default="")
     changed = [(uid, outcome) for uid, outcome in own.items() if outcome.changed]
+    again = [odds[principle.id, uid, o.text] for uid, o in changed if (principle.id, uid, o.text) in odds]
     return PrincipleAudit(
         principle_id=principle.id,
         applies=len(own),
         fired=len(fires),
         changed=len(changed),
-        mended=sum(odds.get((principle.id, uid, outcome.text), -1.0) > 0 for uid, outcome in changed),
+        judged=len(again),
+        mended=sum(each > 0 for each in again),
         failed=failures,
         redundant=bool(fires) and fires == seconded,
         nearest=nearest if together.get(nearest) else "",
@@ -99,13 +101,14 @@ def order_audit(one: str, other: str, items: Sequence[Item], alone: Alone, after
         and (other, one, item.uid) in after
         and alone[one, item.uid].changed
         and alone[other, item.uid].changed
+        and all((p, item.uid, after[f, s, item.uid].text) in odds for f, s in ((one, other), (other, one)) for p in (f, s))
     ]
     if not rows:
         return None
 
     def satisfied(first: str, second: str) -> float:
         final = {uid: after[first, second, uid].text for uid in rows}
-        return sum(odds.get((p, uid, final[uid]), -1.0) > 0 for uid in rows for p in (one, other)) / (2 * len(rows))
+        return sum(odds[p, uid, final[uid]] > 0 for uid in rows for p in (one, other)) / (2 * len(rows))
 
     return OrderAudit(
         one=one,

@@ -29,8 +29,10 @@ class PrincipleAudit(_Frozen):
     """Drafts it finds a fault in."""
     changed: int
     """Drafts that its revision alters."""
+    judged: int
+    """Of its own revisions, those it could be asked about again."""
     mended: int
-    """Of its own revisions, those it is then content with (log-odds of "nothing to change" above 0)."""
+    """Of these, the ones it is then content with (log-odds of "nothing to change" above 0)."""
     failed: int
     redundant: bool
     """It fires, and some other principle fires on every row it fires on: without it no draft would pass that now does not."""

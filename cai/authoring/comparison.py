@@ -22,7 +22,7 @@ from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
 from cai.records import Item, RevisionRecord
 from cai.verdicts import Judged, judge
 from constitution.schema import Constitution, Principle
-from constitution.selection import applicable
+from constitution.selection import applies
 
 OnCompared: TypeAlias = Callable[[str, int, int], None]
 """(step, calls answered, calls in all)."""
@@ -103,10 +103,7 @@ class EveryPrincipleSuite:
         self._feedback, self._seed, self._ground_tokens = feedback, seed, ground_tokens
         self._principles = dict(_named(a, b))
         self._trials = tuple(
-            Trial(item, name)
-            for name, principle in self._principles.items()
-            for item in items
-            if applicable(Constitution(name="one", principles=(principle,)), item.tags)
+            Trial(item, name) for name, principle in self._principles.items() for item in items if applies(principle, item.tags)
         )
 
     @property

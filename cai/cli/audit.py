@@ -84,7 +84,7 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
             str(each.fired),
             f"{each.kept / each.applies:.0%}" if each.applies else "–",
             str(each.changed),
-            f"{each.mended} of {each.changed}" if each.changed else "–",
+            f"{each.mended} of {each.judged}" if each.judged else "–",
             near + (", redundant" if each.redundant else ""),
         )
     out.print(table)

@@ -42,7 +42,7 @@ def _rule_and_reply(request: GenerationRequest | ScoreRequest) -> tuple[str, str
     return text.partition("[[")[2].partition("]]")[0], request.messages[place - 1].content
 
 
-def _answer(request: GenerationRequest) -> str:
+def feedback_answer(request: GenerationRequest) -> str:
     rule, reply = _rule_and_reply(request)
     if "[[" not in request.messages[-1].content:
         return mend(rule, reply)
@@ -55,7 +55,7 @@ def _score(request: ScoreRequest) -> Sequence[float]:
 
 
 def feedback() -> ScriptedEngine:
-    return ScriptedEngine(_answer, _score, name="rules")
+    return ScriptedEngine(feedback_answer, _score, name="rules")
 
 
 def policy(drafts: dict[str, str]) -> ScriptedEngine:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, permutations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rule_world import constitution, feedback, follows, mend, policy
+from rule_world import constitution, feedback, feedback_answer, follows, mend, policy
 
 from cai.authoring.audit import AuditSettings, audit, sample_items
 from cai.authoring.audit_results import AuditResult
-from cai.engines.base import RequestFailure
+from cai.engines.base import RequestFailure, ScoreRequest
 from cai.engines.scripted import ScriptedEngine
 from cai.loop import LoopSettings
 from cai.records import Item
@@ -126,3 +127,14 @@ def test_a_sample_takes_the_groups_in_turn_and_depends_on_uids_alone(groups: lis
     for group, number in taken.items():
         if number < groups.count(group):  # this group had more to give
             assert all(other <= number + 1 for other in taken.values())
+
+
+def test_a_verdict_that_cannot_be_had_is_in_no_share() -> None:
+    def score(request: ScoreRequest) -> Sequence[float] | RequestFailure:
+        return RequestFailure("prompt_too_long", "no") if "x a" in str(request.messages) else (-0.1, -2.0)
+
+    item = Item(uid="i0", messages=(user("q0"),))
+    judge = ScriptedEngine(feedback_answer, score)
+    found = audit([item], constitution("require a"), policy({"q0": "x"}), judge, LoopSettings(), AuditSettings(), seed=0)
+    (alone,) = found.principles
+    assert (alone.changed, alone.judged, alone.mended, found.failures) == (1, 0, 0, 1)
