@@ -205,7 +205,7 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
         flagged = document.unreadable | booleans
         for each in explain(error):
             # An error of the file as a whole is an id used twice, which is told with its place.
-            if each.loc and each.loc not in flagged:
+            if each.loc and (each.loc not in flagged or each.rule == "C109"):
                 place = document.place(each.loc)
                 read.refuse(each.rule, place.line, place.column, each.problem, each.hint)
         return None

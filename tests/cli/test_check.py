@@ -225,3 +225,11 @@ def test_principle_files_in_a_folder_below_are_said_to_be_unread(cai: Cai, tmp_p
     assert "not read" not in cai("check", tmp_path, below).err
     (tmp_path / "mine.yaml").unlink()
     assert f"there are some in {below}" in cai("check", tmp_path).out
+
+
+def test_an_unknown_key_is_named_whatever_its_value(cai: Cai, tmp_path: Path) -> None:
+    """A misspelt key with the value `no` was told of only after the `no` was quoted."""
+    (tmp_path / "mine.yaml").write_text("principles:\n  - id: kind\n    principle: Be kind.\n    weigth: no\n")
+    out = cai("check", tmp_path / "mine.yaml").out
+    assert "C109 error: unknown key `weigth` (did you mean `weight`?)" in out
+    assert "C117" in out
