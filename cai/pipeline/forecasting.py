@@ -7,10 +7,10 @@ knows nothing of them: what they would ask is what is counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from cai.engines.base import (
     Engine,
@@ -25,7 +25,7 @@ from cai.engines.base import (
 )
 from cai.errors import ModelError
 from cai.store.calls import KEYS_PER_QUERY, CallTable, StoredCall
-from cai.store.memo import read_generation, read_scores, stage_of
+from cai.store.memo import Request, Result, read_generation, read_scores, stage_of
 from constitution.messages import Conversation
 
 NOT_MADE = "not_made_yet"
@@ -63,6 +63,15 @@ class Tally:
     @property
     def calls(self) -> int:
         return sum(stage.calls for stage in self.stages.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmade:
+    """A call that is not stored, and that the engine would take."""
+
+    stage: str
+    key: str
+    prompt_tokens: int
 
 
 class ForecastingEngine:
@@ -106,41 +115,40 @@ class ForecastingEngine:
         return key if self._fingerprint is None else f"{self._fingerprint} {key}"
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-        for index, key, known in self._looked_up(requests):
-            request = requests[index]
-            stage = stage_of(request)
-            if known is not None:
-                self._tally.at(stage).reused += 1
-                yield index, read_generation(json.loads(known.result))
-                continue
-            prompt = self._prompt_tokens(stage, key, request)
-            if isinstance(prompt, RequestFailure):
-                yield index, prompt
-                continue
-            room = min(request.params.max_tokens, self.context_tokens - prompt)
-            guess = self._guessed_text(stage, key, prompt, room) if self._guess else None
-            self._book(stage, key, prompt, guess.completion_tokens if guess else 0, room)
-            yield index, guess or _NOT_MADE
+        def make(request: GenerationRequest, call: _Unmade) -> GenerationResult:
+            room = min(request.params.max_tokens, self.context_tokens - call.prompt_tokens)
+            guess = self._guessed_text(call.stage, call.key, call.prompt_tokens, room) if self._guess else None
+            self._book(call.stage, call.key, call.prompt_tokens, guess.completion_tokens if guess else 0, room)
+            return guess or _NOT_MADE
+
+        return self._answered(requests, read_generation, make)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
+        def make(request: ScoreRequest, call: _Unmade) -> ScoreResult:
+            self._book(call.stage, call.key, call.prompt_tokens, 0, 0)
+            wanted = len(request.continuations)
+            return self._guessed_scores(call.stage, call.key, call.prompt_tokens, wanted) if self._guess else _NOT_MADE
+
+        return self._answered(requests, read_scores, make)
+
+    def _answered(
+        self,
+        requests: Sequence[Request],
+        read: Callable[[dict[str, Any]], Result],
+        make: Callable[[Request, _Unmade], Result],
+    ) -> Iterator[tuple[int, Result | RequestFailure]]:
+        """Each request's stored answer; where there is none, the engine's own refusal, or what `make` makes of it."""
         for index, key, known in self._looked_up(requests):
             request = requests[index]
             stage = stage_of(request)
             if known is not None:
                 self._tally.at(stage).reused += 1
-                yield index, read_scores(json.loads(known.result))
+                yield index, read(json.loads(known.result))
                 continue
             prompt = self._prompt_tokens(stage, key, request)
-            if isinstance(prompt, RequestFailure):
-                yield index, prompt
-                continue
-            guess = self._guessed_scores(stage, key, prompt, len(request.continuations)) if self._guess else None
-            self._book(stage, key, prompt, 0, 0)
-            yield index, guess or _NOT_MADE
+            yield index, prompt if isinstance(prompt, RequestFailure) else make(request, _Unmade(stage, key, prompt))
 
-    def _looked_up(
-        self, requests: Sequence[GenerationRequest] | Sequence[ScoreRequest]
-    ) -> Iterator[tuple[int, str, StoredCall | None]]:
+    def _looked_up(self, requests: Sequence[GenerationRequest | ScoreRequest]) -> Iterator[tuple[int, str, StoredCall | None]]:
         for start in range(0, len(requests), KEYS_PER_QUERY):
             page = [self.request_key(request) for request in requests[start : start + KEYS_PER_QUERY]]
             known: Mapping[str, StoredCall] = self._calls.find(page) if self._calls is not None else {}

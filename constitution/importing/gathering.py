@@ -20,9 +20,9 @@ from constitution.importing.findings import Fate, Loss, where
 from constitution.importing.naming import slug, telling
 from constitution.importing.sources import Source
 from constitution.schema import MAX_PROSE_CHARS, Demonstration, Principle, PrincipleTest
+from constitution.template_places import TEMPLATED
 from constitution.templating import BadTemplateError, check_template
 
-TEMPLATED = ("principle", "critique_request", "revision_request", "preference_question")
 AS_GIVEN = "_as_given"
 """Ends the `source` key that holds a text whose outer space a principle file does not keep."""
 
