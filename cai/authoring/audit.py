@@ -21,6 +21,7 @@ from cai.authoring.audit_findings import (
     order_audit,
     pair_audit,
     principle_audit,
+    removable,
     tags_of,
 )
 from cai.authoring.audit_results import AuditResult
@@ -116,6 +117,7 @@ def audit(
             for p, q in combinations(constitution.principles, 2)
             if (found := order_audit(p.id, q.id, items, alone, after, odds)) is not None
         ),
+        removable=removable(items, constitution, alone),
         groups=group_audits(items, constitution, drafts, alone, truth, group or tags_of),
     )
 

@@ -71,6 +71,22 @@ def principle_audit(
     )
 
 
+def removable(items: Sequence[Item], constitution: Constitution, alone: Alone) -> tuple[str, ...]:
+    """See `AuditResult.removable`; what twins have in common stays with one of them."""
+    fires = {
+        p.id: {item.uid for item in items if (p.id, item.uid) in alone and alone[p.id, item.uid].fault}
+        for p in constitution.principles
+    }
+    kept = {name: rows for name, rows in fires.items() if rows}
+    gone: list[str] = []
+    for name in sorted(kept, key=lambda each: len(kept[each])):
+        others = set[str]().union(*(rows for other, rows in kept.items() if other != name))
+        if kept[name] <= others:
+            del kept[name]
+            gone.append(name)
+    return tuple(gone)
+
+
 def pair_audit(first: str, second: str, items: Sequence[Item], alone: Alone, after: After, odds: Odds) -> PairAudit:
     rows = [
         (item, alone[first, item.uid], after[first, second, item.uid]) for item in items if (first, second, item.uid) in after
@@ -146,15 +162,17 @@ def _group(
     fired = {i.uid for i in items if any((p.id, i.uid) in alone and alone[p.id, i.uid].fault for p in constitution.principles)}
     verdicts = {i.uid: truth(i, drafts[i.uid]) for i in items} if truth is not None else {}
     known = any(verdict is not None for verdict in verdicts.values())
+    bare = [i for i in items if not applicable(constitution, i.tags)]
     passed = [i for i in items if verdicts.get(i.uid) is False and i.uid not in fired]
     return GroupAudit(
         group=name,
         rows=len(items),
-        applicable=sum(bool(applicable(constitution, i.tags)) for i in items),
+        applicable=len(items) - len(bare),
         fired=len(fired),
         bad=sum(verdict is False for verdict in verdicts.values()) if known else None,
         bad_passed=len(passed) if known else None,
         passed=tuple(_quoted(i, drafts[i.uid], drafts[i.uid], "") for i in passed[:QUOTED]),
+        bare=tuple(_quoted(i, drafts[i.uid], drafts[i.uid], "") for i in bare[:QUOTED]),
     )
 
 

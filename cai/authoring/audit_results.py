@@ -90,6 +90,8 @@ class GroupAudit(_Frozen):
     bad_passed: int | None
     """Of those, the ones that no principle objects to: not covered."""
     passed: tuple[AuditRow, ...] = ()
+    bare: tuple[AuditRow, ...] = ()
+    """Rows to which no principle applies."""
 
 
 class AuditResult(_Frozen):
@@ -103,3 +105,5 @@ class AuditResult(_Frozen):
     pairs: tuple[PairAudit, ...]
     orders: tuple[OrderAudit, ...]
     groups: tuple[GroupAudit, ...]
+    removable: tuple[str, ...]
+    """Principles that fire, and may all go together: every draft that is faulted now would still be. The rarest go first."""

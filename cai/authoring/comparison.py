@@ -47,7 +47,7 @@ class ComparedBehaviour(_Frozen):
         """In words: who is better, or why nobody can say."""
         row = self.row
         if not row.enough:
-            return f"not enough rows to say ({row.prompts} prompts)"
+            return f"not enough rows to say ({row.prompts} prompt{'s' * (row.prompts != 1)})"
         if self.differing == 0:
             return "the same answers"
         if self.p_holm >= ALPHA or row.difference_low <= 0.0 <= row.difference_high:
@@ -83,6 +83,9 @@ class ConstitutionComparison(_Frozen):
     """(item, replica) that failed under either, and answers that could not be judged: in no figure."""
     same: int
     """Pairs whose final texts are equal."""
+    untouched_a: int
+    """Pairs to which no principle of A applies: the draft itself is what is judged."""
+    untouched_b: int
     behaviours: tuple[ComparedBehaviour, ...]
     most_different: tuple[ComparedTranscript, ...]
 
@@ -199,6 +202,8 @@ def compare(
         items=len(items),
         pairs=len(finished),
         failures=len(items) * loop.replicas - len(finished) + len(pairs) - len(sound),
+        untouched_a=sum(not each.a.rounds for each in finished),
+        untouched_b=sum(not each.b.rounds for each in finished),
         same=sum(each.a.final == each.b.final for each in finished),
         behaviours=tuple(
             ComparedBehaviour(row=row, differing=differing[row.behaviour], p_holm=p)

@@ -92,6 +92,9 @@ def print_audit(result: AuditResult, out: Console, *, quotes: int) -> None:
     idle = [each.principle_id for each in result.principles if not each.applies]
     if any(each.redundant for each in result.principles):
         out.print(Text("  redundant: on every draft it faults, some other principle does too; on this sample, that is"))
+        out.print(
+            Text(f"  may all be left out together, and no draft would pass that now does not: {', '.join(result.removable)}")
+        )
     if silent:
         out.print(Text(f"  never fire on this sample: {', '.join(silent)}"))
     if idle:
@@ -167,6 +170,9 @@ def _print_groups(result: AuditResult, out: Console, quotes: int) -> None:
         table.add_row(*cells)
     out.print(table)
     for group in result.groups:
+        for row in group.bare[:quotes]:
+            out.print(Text(f"  {group.group}: no principle applies to this prompt", style="yellow"))
+            _print_row(row, out)
         for row in group.passed[:quotes]:
             out.print(Text(f"  {group.group}: no principle objects to this bad draft"))
             _print_row(row, out)

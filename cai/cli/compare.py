@@ -78,6 +78,10 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
 
     out.print(Text(f"A: {visible(names[0])}\nB: {visible(names[1])}"))
     out.print(Text(f"{result.pairs} pairs from {result.items} prompts; {result.same} end in the same text under both"))
+    for side, untouched in (("A", result.untouched_a), ("B", result.untouched_b)):
+        if untouched:
+            told = f"no principle of {side} applies to {untouched} of them: there the draft itself is judged"
+            out.print(Text(told, style="yellow"))
     if result.failures:
         out.print(Text(f"{result.failures} failed or could not be judged: in no figure", style="red"))
     title = f"Share of bad final answers, judged by {result.judge}; 95 % intervals"
@@ -92,7 +96,7 @@ def print_comparison(result: ConstitutionComparison, names: tuple[str, str], out
             Text(visible(row.label)),
             f"{row.before:.0%}",
             f"{row.after:.0%}",
-            Text(change),
+            Text(change) if row.enough else f"{100 * row.difference:+.0f}",
             "<0.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}",
             str(row.prompts),
             str(each.differing),

@@ -31,9 +31,6 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     if any(each.calls or each.reused for each in plan.calls):
         out.print(_calls(plan))
         out.print(Text("  ~: hangs on answers that are not there yet, and is guessed from the stored ones of its kind."))
-        unknown = [each.name for each in plan.calls if each.calls and each.seconds is None]
-        if unknown:
-            out.print(Text(f"  seconds unknown: no call of {', '.join(unknown)} has been made in this folder yet."))
     if plan.rows:
         out.print(Text(f"{len(plan.rows)} of {plan.all_rows} rows wait for a call", style="bold"))
     for row in plan.rows[:SHOWN_ROWS]:
@@ -41,8 +38,10 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         out.print(Text(visible(f"  {row.uid}{replica}: {row.stage}: {row.why}")))
     if len(plan.rows) > SHOWN_ROWS:
         out.print(Text(f"  … and {len(plan.rows) - SHOWN_ROWS} more; --json lists all."))
-    total = plan.seconds
-    out.print(Text(f"Expected time: {'unknown' if total is None else _duration(total)}, without loading models.", style="bold"))
+    known = _duration(plan.known_seconds)
+    unknown = ", ".join(plan.unknown)
+    told = f"at least {known}; nothing of {unknown} has been made in this folder yet" if unknown else known
+    out.print(Text(f"Expected time: {told}; without loading models.", style="bold"))
 
 
 def _stages(plan: Plan) -> Table:

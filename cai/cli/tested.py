@@ -55,6 +55,8 @@ def print_report(report: ConstitutionReport, *, model: str, seconds: float) -> N
         counted = tally(each for each in report.tested if each.method == method)
         others = [f"{n} {result.value}" for result, n in counted.counts.items() if n and result is not Result.PASSED]
         out.print(Text(f"{method}: {_share(counted)} passed{''.join(f', {each}' for each in others)}", style="bold"))
+    if _methods(report) == ["pointwise"]:
+        out.print(Text("pointwise sees one reply at a time: no orders to swap, no labels to rename; --method both adds them"))
     critic = report.critic()
     if critic.judged:
         out.print(

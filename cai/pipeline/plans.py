@@ -90,11 +90,30 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         """Of all calls and trainings, without loading models; None where one of them is unknown."""
-        parts = [each.seconds for each in self.calls if each.calls]
-        parts += [each.seconds for each in self.stages if each.state == "to do" and each.trains]
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
+        return None if self.unknown else self.known_seconds
+
+    @property
+    def known_seconds(self) -> float:
+        """Of those calls and trainings whose time is known."""
+        parts = [each.seconds for each in self.calls if each.calls] + [each.seconds for each in self._trainings]
+        return sum(part for part in parts if part is not None)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Kinds of calls and trainings that were never made in this folder, so that nobody knows how long they take."""
+        calls = [each.name for each in self.calls if each.calls and each.seconds is None]
+        return (*calls, *(each.stage.value for each in self._trainings if each.seconds is None))
+
+    @property
+    def _trainings(self) -> list[PlannedStage]:
+        return [each for each in self.stages if each.state == "to do" and each.trains]
 
     def as_json(self) -> dict[str, Any]:
         """For programs; every row is there."""
-        return {**asdict(self), "folder": str(self.folder), "nothing_to_do": self.nothing_to_do, "seconds": self.seconds}
+        return {
+            **asdict(self),
+            "folder": str(self.folder),
+            "nothing_to_do": self.nothing_to_do,
+            "seconds": self.seconds,
+            "known_seconds": self.known_seconds,
+        }

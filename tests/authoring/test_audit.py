@@ -17,6 +17,7 @@ from cai.engines.scripted import ScriptedEngine
 from cai.loop import LoopSettings
 from cai.records import Item
 from constitution.messages import user
+from constitution.schema import Constitution
 
 WORDS = ("a", "b", "c")
 RULES = tuple(f"{kind} {word}" for kind in ("forbid", "require") for word in WORDS)
@@ -54,6 +55,13 @@ def test_every_count_is_what_naive_counting_gives(rules: tuple[str, ...], replie
         assert each.changed == sum(mend(rule, replies[n]) != replies[n] for n in fires[rule])
         assert each.redundant == (bool(fires[rule]) and fires[rule] <= others)
         assert each.nearest_rows == max((len(fires[rule] & fires[other]) for other in rules if other != rule), default=0)
+    faulted = set[int]().union(*fires.values())
+    left = [rule for rule in rules if identity[rule] not in found.removable]
+    assert set[int]().union(*(fires[rule] for rule in left)) == faulted
+    for rule in left:  # none of the rest can go as well
+        others = set[int]().union(*(fires[other] for other in left if other != rule))
+        assert not fires[rule] or not fires[rule] <= others
+    assert all(fires[rule] for rule in rules if identity[rule] in found.removable)
     pairs = {(each.first, each.second): each for each in found.pairs}
     for one, two in permutations(rules, 2):
         revised = {n: mend(one, replies[n]) for n in fires[one] if mend(one, replies[n]) != replies[n]}
@@ -138,3 +146,20 @@ def test_a_verdict_that_cannot_be_had_is_in_no_share() -> None:
     found = audit([item], constitution("require a"), policy({"q0": "x"}), judge, LoopSettings(), AuditSettings(), seed=0)
     (alone,) = found.principles
     assert (alone.changed, alone.judged, alone.mended, found.failures) == (1, 0, 0, 1)
+
+
+def test_a_prompt_to_which_no_principle_applies_is_quoted() -> None:
+    only = constitution("forbid a").principles[0].model_copy(update={"applies_to": ("one",)})
+    items = [Item(uid=f"i{n}", messages=(user(f"q{n}"),), tags=(tag,)) for n, tag in enumerate(["one", "two"])]
+    found = audit(
+        items,
+        Constitution(name="one", principles=(only,)),
+        policy({"q0": "b", "q1": "b"}),
+        feedback(),
+        LoopSettings(),
+        AuditSettings(),
+        seed=0,
+    )
+    by_group = {group.group: group for group in found.groups}
+    assert (by_group["one"].applicable, by_group["one"].bare) == (1, ())
+    assert [row.uid for row in by_group["two"].bare] == ["i1"]

@@ -117,3 +117,14 @@ def test_every_principle_of_both_judges_and_a_changed_one_judges_in_both_wording
     assert [behaviour.id for behaviour in suite.behaviours] == names
     judged = suite.judge([(trial, "a c") for trial in suite.trials])
     assert [each.outcome for each in judged] == ["bad", "good", "bad", "good"]
+
+
+def test_pairs_to_which_no_principle_of_a_side_applies_are_counted() -> None:
+    elsewhere = principle("forbid a").model_copy(update={"applies_to": ("elsewhere",)})
+    sample = [Item(uid="i0", messages=(user("q0"),), tags=("here",))]
+    b = Constitution(name="b", principles=(elsewhere,))
+    found = compare(
+        sample, constitution("forbid a"), b, policy({"q0": "a c"}), feedback(), LoopSettings(), WordSuite(sample, "a"), seed=0
+    )
+    assert (found.untouched_a, found.untouched_b) == (0, 1)
+    assert (found.behaviours[0].row.before, found.behaviours[0].row.after) == (0.0, 1.0)
