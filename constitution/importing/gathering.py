@@ -19,7 +19,7 @@ from constitution.ids import unused
 from constitution.importing.findings import Fate, Loss, where
 from constitution.importing.naming import slug, telling
 from constitution.importing.sources import Source
-from constitution.schema import MAX_PROSE_CHARS, Demonstration, Principle, PrincipleTest
+from constitution.schema import MAX_PROSE_CHARS, MAX_TEXT_CHARS, Demonstration, Principle, PrincipleTest
 from constitution.template_places import TEMPLATED
 from constitution.templating import BadTemplateError, check_template
 
@@ -31,6 +31,9 @@ NAME = "name"
 
 MAX_PRINCIPLES = 5000
 """That one principle file is made of: more take many seconds to load, each time."""
+
+MAX_DESCRIPTION_CHARS = MAX_PROSE_CHARS - 1000
+"""What a file may say in prose; the rest of the description is for where it comes from."""
 
 _Entry = TypeVar("_Entry", PrincipleTest, Demonstration)
 _BRACES = re.compile(r"\{[{%#]|\{?\r")
@@ -85,6 +88,40 @@ class Gathering:
 
     def lose_at(self, line: int, column: int, what: str, fate: Fate, at: str = "") -> None:
         self.losses.append(Loss(str(self.source.path), line, column, at, what, fate))
+
+    def remember(
+        self, key: str, text: str, *, line: int = 1, column: int = 1, at: str = "", into: dict[str, str] | None = None
+    ) -> bool:
+        """Keep a text for the way back: under the `source` of a principle (`into`), else of the constitution.
+
+        Returns:
+            Whether it fits there; if not, that is in `losses`.
+        """
+        if len(text) > MAX_PROSE_CHARS:
+            told = f"`source.{key}` would have {len(text)} characters, more than {MAX_PROSE_CHARS}: it does not come back"
+            self.lose_at(line, column, told, Fate.PART, at)
+            return False
+        (self.about if into is None else into)[key] = text
+        return True
+
+    def describe(self, text: str, line: int, *, what: str, fate: Fate = Fate.PART, at: str = "") -> bool:
+        """Add prose to the description. Where it has no more room, `what` becomes of it `fate`.
+
+        Returns:
+            Whether there was room; if not, that is in `losses`.
+        """
+        if len(self.description) + len("\n\n") + len(text) > MAX_DESCRIPTION_CHARS:
+            self.lose_at(line, 1, f"{what}, and the description has no more room", fate, at)
+            return False
+        self.description = f"{self.description}\n\n{text}".strip()
+        return True
+
+    def entitle(self, title: str, line: int) -> None:
+        """Name the constitution; a title that is no name is told, and the file's name is used."""
+        if len(title) > MAX_TEXT_CHARS:
+            self.lose_at(line, 1, f"the title has {len(title)} characters, more than {MAX_TEXT_CHARS}", Fate.PART)
+        else:
+            self.name = title
 
     def text(self, path: Path, entry: Mapping[str, Any], key: str) -> str | None:
         """A text that an entry has to have; None when it has not, and the entry is left out."""
@@ -154,11 +191,12 @@ class Gathering:
             raise ConstitutionError([PrincipleFileError(str(self.source.path), line, column, problem, "split the file")])
         about = dict(source or {})
         fields: dict[str, Any] = dict(given)
+        remembered: dict[str, str] = {}
         for key in TEMPLATED:
             if isinstance(text := fields.get(key), str):
                 fields[key] = inert(text.strip())
                 if text != text.strip():
-                    about[key + AS_GIVEN] = text
+                    remembered[key + AS_GIVEN] = text
         wished = (slug(name) if name else "") or telling(words)
         problems = list(_problems({"id": wished or "principle", "source": about, **fields}))
         for problem in problems:
@@ -167,7 +205,9 @@ class Gathering:
             return False
         identity = unused(wished, self.taken)
         if name is not None and name != identity:
-            about[NAME] = name
+            remembered[NAME] = name
+        for key, text in remembered.items():
+            self.remember(key, text, line=line, column=column, at=at, into=about)
         if about:
             fields["source"] = about
         self.principles.append(Principle(id=identity, **fields))

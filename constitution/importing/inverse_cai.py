@@ -38,12 +38,12 @@ def read(gathering: Gathering) -> None:
     if holds_pairs(source):
         read_pairs(gathering)
     elif isinstance(source.data, str):
-        gathering.about[_SHAPE] = _NUMBERED
+        gathering.remember(_SHAPE, _NUMBERED)
         _, *parts = _NUMBER.split(source.data)
         for text in parts[1::2]:
             _add(gathering, (), text)
     elif source.mapping:
-        gathering.about[_SHAPE] = _BY_NUMBER
+        gathering.remember(_SHAPE, _BY_NUMBER)
         for number, text in source.mapping.items():
             _add(gathering, (number,), text, number)
     else:

@@ -136,9 +136,9 @@ def _keep_the_rest(gathering: Gathering, chats: list[object], examples: dict[int
         kept[str(number)] = chat
         gathering.lose(("system_chat", number), f"the chat {own}", Fate.UNUSED)
     if kept:
-        gathering.about[_OTHER_CHATS] = json.dumps(kept, ensure_ascii=False)
+        gathering.remember(_OTHER_CHATS, json.dumps(kept, ensure_ascii=False))
     if chats or "system_chat" in gathering.source.mapping:
-        gathering.about[_ORDER] = " ".join(shown.get(number, "-") for number in range(len(chats)))
+        gathering.remember(_ORDER, " ".join(shown.get(number, "-") for number in range(len(chats))))
 
 
 def _chat(principle: Principle, shown: Demonstration) -> list[dict[str, str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Set
 
 from constitution.importing.exporting import given, is_from
 from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering
-from constitution.importing.outlines import Item, Outline, Section, read_outline
+from constitution.importing.outlines import Block, Item, Outline, Section, read_outline
 from constitution.importing.sources import Kind, Source
 from constitution.rendering import principle_text
-from constitution.schema import MAX_PROSE_CHARS, Constitution
+from constitution.schema import Constitution
 
 NAME = "markdown-list"
 _MARKER = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s+")
@@ -33,27 +34,25 @@ def is_list(outline: Outline) -> bool:
 def read(gathering: Gathering) -> None:
     outline = read_outline(gathering.source.text)
     lines = gathering.source.text.replace("\r\n", "\n").split("\n")
-    gathering.name = next((each.heading for each in outline.sections if each.level == 1), "")
+    if title := next((each for each in outline.sections if each.level == 1), None):
+        gathering.entitle(title.heading, title.line)
     done = 0
+    lost: set[int] = set()
     for section in outline.sections:
-        prose = [block for block in section.blocks if not block.items]
-        for block in prose:
-            if block.kind != "paragraph":
-                gathering.lose_at(block.line, 1, f"a {block.kind.replace('_', ' ')} between the rules", Fate.UNUSED)
-        gathering.description = "\n\n".join(
-            filter(None, [gathering.description, *(b.text for b in prose if b.kind == "paragraph")])
-        )
         for item in section.items:
             gathering.entries += 1
             last = _last(lines, item)
-            about = _layout(lines, item, done, last)
-            done = last
+            about = _layout(gathering, lines, item, done, last)
             if section.heading and section.heading != gathering.name:
-                about[_SECTION] = section.heading
-            _add(gathering, section, item, about)
+                gathering.remember(_SECTION, section.heading, line=section.line, into=about)
+            added = _add(gathering, section, item, about)
+            if not (added and _BEFORE in about):
+                lost.update(range(done + 1, item.line))
+            done = last
     after = "".join(f"\n{line}" for line in lines[done:])
-    if after != "\n" and len(after) <= MAX_PROSE_CHARS:
-        gathering.about[_AFTER] = after
+    if after != "\n" and not gathering.remember(_AFTER, after, line=done + 1):
+        lost.update(range(done + 1, len(lines) + 1))
+    _keep_prose(gathering, outline, lost)
     gathering.original = shape_of(gathering.source.text)
 
 
@@ -71,20 +70,39 @@ def write(constitution: Constitution) -> str:
 
 
 def shape_of(text: str) -> object:
-    """What a Markdown list says, apart from its layout."""
+    """What a Markdown list says, its prose too, apart from its layout."""
     return [
-        {"heading": section.heading, "items": [[item.text, item.rest] for item in section.items]}
+        {
+            "heading": section.heading,
+            "prose": [block.text for block in _prose(section)],
+            "items": [[item.text, item.rest] for item in section.items],
+        }
         for section in read_outline(text).sections
-        if section.items
+        if section.level or section.blocks
     ]
 
 
-def _add(gathering: Gathering, section: Section, item: Item, about: dict[str, str]) -> None:
+def _prose(section: Section) -> list[Block]:
+    return [block for block in section.blocks if not block.items]
+
+
+def _keep_prose(gathering: Gathering, outline: Outline, lost: Set[int]) -> None:
+    """The paragraphs become the description. What is none, or finds no room, is kept by the layout but for `lost` lines."""
+    for block in (block for section in outline.sections for block in _prose(section)):
+        what = f"a {block.kind.replace('_', ' ')} between the rules"
+        fate = Fate.PART if block.line in lost else Fate.UNUSED
+        if block.kind == "paragraph":
+            gathering.describe(block.text, block.line, what=what, fate=fate)
+        else:
+            gathering.lose_at(block.line, 1, what, fate)
+
+
+def _add(gathering: Gathering, section: Section, item: Item, about: dict[str, str]) -> bool:
     if not item.text:
         gathering.lose_at(item.line, 1, "an empty bullet, or one that does not begin with text", Fate.ENTRY)
-        return
+        return False
     fields = {"rationale": item.rest} if item.rest else {}
-    gathering.add_at(
+    return gathering.add_at(
         item.line, 1, words=item.plain or item.text, principle=item.text, source=about, at=section.heading, **fields
     )
 
@@ -99,18 +117,18 @@ def _says(bullet: str) -> tuple[str, str] | None:
     return (items[0].text.strip(), items[0].rest.strip()) if len(items) == 1 else None
 
 
-def _layout(lines: list[str], item: Item, done: int, last: int) -> dict[str, str]:
+def _layout(gathering: Gathering, lines: list[str], item: Item, done: int, last: int) -> dict[str, str]:
     """What stands between the last item and this one, and how this one is written, where that is not the usual way."""
     before = "\n".join([*([""] if done else []), *lines[done : item.line - 1], ""]) if done or item.line > 1 else ""
     marker = _MARKER.match(lines[item.line - 1])
     about: dict[str, str] = {}
-    if before != ("\n" if done else "") and len(before) <= MAX_PROSE_CHARS:
-        about[_BEFORE] = before
+    if before != ("\n" if done else ""):
+        gathering.remember(_BEFORE, before, line=done + 1, into=about)
     if marker and marker[0] != _USUAL:
         about[_MARK] = marker[0]
     as_written = "\n".join(lines[item.line - 1 : last])
-    if as_written != _bullet(marker[0] if marker else _USUAL, item.text, item.rest) and len(as_written) <= MAX_PROSE_CHARS:
-        about[_WRITTEN] = as_written
+    if as_written != _bullet(marker[0] if marker else _USUAL, item.text, item.rest):
+        gathering.remember(_WRITTEN, as_written, line=item.line, into=about)
     return about
 
 

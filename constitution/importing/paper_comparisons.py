@@ -19,7 +19,7 @@ from constitution.importing.gathering import Gathering
 from constitution.importing.sources import Source
 from constitution.importing.transcripts import ASSISTANT, HUMAN, prompt_of
 from constitution.rendering import principle_text
-from constitution.schema import MAX_PROSE_CHARS, Constitution, Principle, PrincipleTest
+from constitution.schema import Constitution, Principle, PrincipleTest
 
 NAME = "paper-comparisons"
 UNSTATED_RULE = "Be helpful, honest and harmless."
@@ -87,11 +87,10 @@ def write(constitution: Constitution) -> object:
 
 
 def _remember_order(gathering: Gathering, order: list[str]) -> None:
-    text = " ".join(order)
     # With one rule, or rows in the rules' own order, the tests themselves hold it.
     in_order = [identity for principle in gathering.principles for identity in [principle.id] * order.count(principle.id)]
-    if order != in_order and len(text) <= MAX_PROSE_CHARS:
-        gathering.about[_ORDER] = text
+    if order != in_order:
+        gathering.remember(_ORDER, " ".join(order))
 
 
 def _row(gathering: Gathering, path: Path, entry: Mapping[str, Any]) -> _Row | None:

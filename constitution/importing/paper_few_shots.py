@@ -53,10 +53,10 @@ def read(gathering: Gathering) -> None:
         fields: dict[str, Any] = {"principle": revision, "critique_request": critique, "revision_request": revision}
         if gathering.add((group[0][0],), words=critique, demonstrations=demonstrations, **fields):
             shown |= {index: gathering.principles[-1].id for index, _ in group}
-    gathering.about[_ORDER] = " ".join(shown[index] for index in sorted(shown))
+    gathering.remember(_ORDER, " ".join(shown[index] for index in sorted(shown)))
     ends = [str(number) for number, (_, example) in enumerate(examples, start=1) if not example.separated]
     if ends:
-        gathering.about[_UNSEPARATED] = " ".join(ends)
+        gathering.remember(_UNSEPARATED, " ".join(ends))
     gathering.remarks += transcripts.told((example.demonstration.prompt for _, example in examples), "worked example")
 
 

@@ -32,7 +32,8 @@ def read(gathering: Gathering) -> None:
     sections = [section for section in outline.sections if section.blocks]
     headings = [section for section in outline.sections if section.level]
     title = headings[0].heading if [each.level for each in headings].count(1) == 1 == headings[0].level else ""
-    gathering.name = title
+    if title:
+        gathering.entitle(title, headings[0].line)
     order = find_priorities(outline.sections)
     names = assistant_names(sections)
     rules = {section.line: rule_of(section, names) for section in sections}
@@ -96,13 +97,9 @@ def _rationale(gathering: Gathering, section: Section, priority: Priority | None
 
 def _describe(gathering: Gathering, section: Section) -> None:
     heading = f"{section.heading}\n\n" if section.heading else ""
-    longer = f"{gathering.description}\n\n{heading}{section.text}".strip()
     what = "it asks for nothing that a reply could be checked against" if section.level else "text before the first heading"
-    if len(longer) > MAX_PROSE_CHARS * 9 // 10:
-        gathering.lose_at(section.line, 1, f"{what}, and the description has no more room", Fate.ENTRY, section.heading)
-        return
-    gathering.description = longer
-    gathering.lose_at(section.line, 1, what, Fate.PROSE, section.heading)
+    if gathering.describe(f"{heading}{section.text}", section.line, what=what, fate=Fate.ENTRY, at=section.heading):
+        gathering.lose_at(section.line, 1, what, Fate.PROSE, section.heading)
 
 
 def _under(section: Section, title: str) -> dict[str, str]:

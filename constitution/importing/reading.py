@@ -13,7 +13,7 @@ from constitution.importing.gathering import Gathering
 from constitution.importing.layouts import find_layout
 from constitution.importing.sources import Kind, Source, read_source
 from constitution.loading import MAX_FILE_BYTES, load_constitution
-from constitution.schema import MAX_PROSE_CHARS, MAX_TEXT_CHARS, Constitution
+from constitution.schema import Constitution
 from constitution.writing import principle_file
 
 LAYOUT = "layout"
@@ -46,18 +46,16 @@ def import_file(
     if not gathering.principles:
         raise _nothing(source, chosen, gathering.losses)
     original = source.data if gathering.original is None else gathering.original
-    fitting = {key: text for key, text in gathering.about.items() if len(text) <= MAX_PROSE_CHARS}
-    about = {FORMAT: chosen.name, FILE: path.name, **fitting}
+    about = {FORMAT: chosen.name, FILE: path.name, **gathering.about}
     layout = (
         find_layout(source.text, original, lines=source.kind is Kind.LINES) if source.kind in {Kind.JSON, Kind.LINES} else None
     )
     if layout is not None:
         about[LAYOUT] = str(layout)
-    origin = f"Imported from {path.name[:200]}: {chosen.title}. Licence: {chosen.licence}."
-    space = MAX_PROSE_CHARS - len(origin) - 2
+    origin = f"Imported from {path.name}: {chosen.title}. Licence: {chosen.licence}."
     constitution = Constitution(
-        name=(gathering.name or path.stem).strip()[:MAX_TEXT_CHARS] or "imported",
-        description=f"{gathering.description[:space]}\n\n{origin}".strip(),
+        name=(gathering.name or path.stem).strip() or "imported",
+        description=f"{gathering.description}\n\n{origin}".strip(),
         source=about,
         principles=tuple(gathering.principles),
     )
