@@ -6,17 +6,24 @@ that agree with the default annotator's can be tests: there both the rule and th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from constitution.documents import Path
 from constitution.importing.findings import Fate
-from constitution.importing.gathering import Gathering
+from constitution.importing.gathering import Gathering, kind_of
 from constitution.importing.sources import Source
 from constitution.schema import MAX_TEXT_CHARS, PrincipleTest
 
 MAX_TESTS = 10
 """Tests that one principle takes from the comparisons: each is judged twice whenever the principle is tested."""
+
+_KEYS = frozenset({"metadata", "annotators", "comparisons"})
+_READ_METADATA = frozenset({"version", "default_annotator"})
+_ANNOTATOR_KEYS = frozenset({"type", "description"})
+_METADATA, _ANNOTATOR = "metadata", "annotator"
 
 
 def holds_pairs(source: Source) -> bool:
@@ -46,7 +53,7 @@ def read_pairs(gathering: Gathering) -> None:
     data = gathering.source.mapping
     annotators = cast("Mapping[str, object]", data["annotators"])
     rules = {key: each for key, each in annotators.items() if _object(each).get("type") == "principle"}
-    metadata = _object(data.get("metadata"))
+    metadata = _metadata(gathering, data)
     records = {key: _Record() for key in rules}
     comparisons = gathering.objects(("comparisons",), data["comparisons"])
     for _, comparison in comparisons:
@@ -61,10 +68,32 @@ def read_pairs(gathering: Gathering) -> None:
         text = gathering.text(path, cast("Mapping[str, Any]", each), "description")
         if text is None:
             continue
+        about = {**_extras(gathering, path, cast("Mapping[str, Any]", each)), _ANNOTATOR: key}
         optional: dict[str, Any] = {"rationale": records[key].prose(len(comparisons)), "tests": tuple(records[key].tests)}
         fields = {name: value for name, value in optional.items() if value}
-        gathering.add(path, words=text, principle=text, source={"annotator": key}, **fields)
+        gathering.add(path, words=text, principle=text, source=about, **fields)
     _tell(gathering, records, len(comparisons))
+
+
+def _metadata(gathering: Gathering, data: Mapping[str, Any]) -> Mapping[str, object]:
+    """What the file says of itself, kept as JSON. Keys beside it that are not the format's are left out."""
+    for key in data:
+        if key not in _KEYS:
+            gathering.lose((key,), f"`{key}` is no key of this format", Fate.PART)
+    metadata = _object(data.get(_METADATA))
+    if _METADATA in data and not isinstance(data[_METADATA], dict):
+        gathering.lose((_METADATA,), f"{kind_of(data[_METADATA])} where an object is expected", Fate.PART)
+    elif metadata and gathering.remember(_METADATA, json.dumps(metadata, ensure_ascii=False)):
+        for key in metadata:
+            if key not in _READ_METADATA:
+                gathering.lose((_METADATA, key), f"`{key}` means nothing here", Fate.UNUSED)
+    return metadata
+
+
+def _extras(gathering: Gathering, path: Path, annotator: Mapping[str, Any]) -> dict[str, str]:
+    if _ANNOTATOR in annotator:  # the annotator's own key in the file stands under this name
+        gathering.lose((*path, _ANNOTATOR), f"`{_ANNOTATOR}` has no place in a principle file", Fate.PART)
+    return gathering.extras(path, annotator, _ANNOTATOR_KEYS | {_ANNOTATOR})
 
 
 def _count(comparison: Mapping[str, Any], default: object, records: Mapping[str, _Record]) -> None:

@@ -285,6 +285,35 @@ def test_votes_that_agree_with_people_become_tests_and_the_record_becomes_the_re
     assert back is None
 
 
+def test_what_annotated_pairs_say_besides_is_kept_or_told(tmp_path: Path) -> None:
+    content = _pairs([("a", "a")])
+    content["metadata"] |= {"dataset_name": "Teas", "available_metadata_keys_per_comparison": ["index"]}
+    content["annotators"]["r"] |= {"model": "a judge", "annotator": "x", "votes": 3}
+    content["licence"] = "CC0"
+    _, result, constitution, _ = imported(tmp_path, "070.json", content)
+    assert [(loss.where, loss.fate) for loss in result.losses] == [
+        ("metadata.dataset_name", Fate.UNUSED),
+        ("metadata.available_metadata_keys_per_comparison", Fate.UNUSED),
+        ("annotators.p", Fate.PART),
+        ("annotators.r.model", Fate.UNUSED),
+        ("annotators.r.annotator", Fate.PART),
+        ("annotators.r.votes", Fate.PART),
+        ("comparisons", Fate.PART),
+        ("licence", Fate.PART),
+    ]
+    assert constitution.principles[0].source == {"annotator": "r", "model": "a judge"}
+    assert json.loads(constitution.source["metadata"]) == content["metadata"]
+
+
+@pytest.mark.parametrize("metadata", [["a"], {"note": "x" * 40_000}], ids=["a list", "too long"])
+def test_metadata_that_cannot_be_kept_is_told_once(tmp_path: Path, metadata: object) -> None:
+    _, result, constitution, _ = imported(tmp_path, "070.json", _pairs([]) | {"metadata": metadata})
+    assert [loss.fate for loss in result.losses if "annotators" not in loss.where and "comparisons" not in loss.where] == [
+        Fate.PART
+    ]
+    assert "metadata" not in constitution.source
+
+
 def test_a_principle_takes_ten_tests_from_the_comparisons_and_the_rest_is_counted(tmp_path: Path) -> None:
     _, result, constitution, _ = imported(tmp_path, "070.json", _pairs([("a", "a")] * 25))
     assert len(constitution.principles[0].tests) == 10
