@@ -18,7 +18,6 @@ MAX_VALUES = 400_000
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_LITERALS = {"t": "true", "f": "false", "n": "null"}
 
 
 def read_json(text: str) -> Document:

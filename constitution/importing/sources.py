@@ -89,16 +89,16 @@ def read_source(path: Path) -> Source:
     Raises:
         ConstitutionError: With every problem found: unreadable, too large, not UTF-8, or broken JSON or YAML.
     """
-    text = _text(path, max(MAX_BYTES.values()))
+    text, size = _text(path, max(MAX_BYTES.values()))
     kind = _SUFFIXES.get(path.suffix.lower()) or _kind_of(text)
+    if size > MAX_BYTES[kind]:
+        raise _refused(path, f"more than {MAX_BYTES[kind]} bytes is too much for {kind}", "split it")
     document = _document(kind, text)
     if kind is Kind.JSON and document.problems:
         # JSON lines are often called .json.
         lines = read_json_lines(text)
         if not lines.problems and len(lines.value) > 1:
             kind, document = Kind.LINES, lines
-    if len(text) > MAX_BYTES[kind]:
-        raise _refused(path, f"more than {MAX_BYTES[kind]} bytes is too much for {kind}", "split it")
     if document.problems:
         raise ConstitutionError(
             [PrincipleFileError(str(path), each.line, each.column, each.problem, each.hint) for each in document.problems]
@@ -106,7 +106,8 @@ def read_source(path: Path) -> Source:
     return Source(path, kind, text, document)
 
 
-def _text(path: Path, limit: int) -> str:
+def _text(path: Path, limit: int) -> tuple[str, int]:
+    """A file's text, and its size in bytes."""
     if not path.is_file():
         raise _refused(path, "a folder, not a file" if path.is_dir() else "there is no such file")
     try:
@@ -124,7 +125,7 @@ def _text(path: Path, limit: int) -> str:
         raise _refused(path, "not UTF-8 text", "save the file as UTF-8", line, column) from None
     if not text.strip():
         raise _refused(path, "the file is empty")
-    return text
+    return text, len(raw)
 
 
 def _kind_of(text: str) -> Kind:
@@ -133,8 +134,6 @@ def _kind_of(text: str) -> Kind:
 
 
 def _document(kind: Kind, text: str) -> Document:
-    if len(text) > MAX_BYTES[kind]:
-        return Document()
     match kind:
         case Kind.JSON:
             return read_json(text)

@@ -106,6 +106,8 @@ def test_a_source_is_read_by_its_ending_or_by_how_it_begins(tmp_path: Path) -> N
         ("a.yaml", b"- a\n- a: [", (2, 7), "not valid YAML"),
         ("a.yaml", b"a: &a\n  - *a\n", (1, 4), "contains itself"),
         ("a.yaml", b"- " + b"x" * 600_000, (0, 0), "too much for YAML"),
+        ("a.yaml", b"- " + "é".encode() * 300_000, (0, 0), "more than 500000 bytes is too much for YAML"),
+        ("a.md", b"- " + "語".encode() * 200_000, (0, 0), "more than 500000 bytes is too much for Markdown"),
         ("a.json", b"[" + b" " * 17_000_000 + b"]", (0, 0), "too much"),
     ],
 )
