@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from constitution.explaining import explain
 from constitution.importing import transcripts
 from constitution.importing.exporting import critique_of, extras_of, is_from, revision_of
 from constitution.importing.findings import Fate
@@ -43,7 +44,7 @@ def read(gathering: Gathering) -> None:
     if not isinstance(chats, list):
         gathering.lose(("system_chat",), f"{kind_of(chats)} where a list of chats is expected", Fate.PART)
         chats = []
-    examples = _examples(gathering, cast("list[object]", chats))
+    examples, refused = _examples(gathering, cast("list[object]", chats))
     shown: dict[int, str] = {}
     for path, entry in gathering.objects(("constitutions",), data["constitutions"]):
         critic, revision = (gathering.text(path, entry, key) for key in ("critic", "revision"))
@@ -55,7 +56,9 @@ def read(gathering: Gathering) -> None:
             fields["demonstrations"] = tuple(own.values())
         if gathering.add(path, words=critic, source=gathering.extras(path, entry, _KEYS), **fields):
             shown |= dict.fromkeys(own, gathering.principles[-1].id)
-    _keep_the_rest(gathering, cast("list[object]", chats), examples, shown)
+    reasons = {number: f"is no worked example: {why}" for number, why in refused.items()}
+    reasons |= dict.fromkeys(examples, "uses no request of a principle here")
+    _keep_the_rest(gathering, cast("list[object]", chats), reasons, shown)
 
 
 def write(constitution: Constitution) -> object:
@@ -90,9 +93,10 @@ class _Example:
     demonstration: Demonstration
 
 
-def _examples(gathering: Gathering, chats: list[object]) -> dict[int, _Example]:
-    """The chats that are worked examples, by their number."""
+def _examples(gathering: Gathering, chats: list[object]) -> tuple[dict[int, _Example], dict[int, str]]:
+    """The chats that are worked examples, by their number; and what is wrong with those that only have the form of one."""
     found: dict[int, _Example] = {}
+    refused: dict[int, str] = {}
     for number, chat in enumerate(chats):
         gathering.entries += 1
         if not _is_example(chat):
@@ -105,11 +109,13 @@ def _examples(gathering: Gathering, chats: list[object]) -> dict[int, _Example]:
                 critique=critique["content"],
                 revision=revision["content"],
             )
-        except ValidationError:
+        except ValidationError as error:
+            # No loss yet: what becomes of the chat is not known before there is room for it, or none.
+            refused[number] = ", ".join(each.problem for each in explain(error))
             continue
         found[number] = _Example((critic["content"], revise["content"]), demonstration)
     gathering.remarks += transcripts.told((each.demonstration.prompt for each in found.values()), "worked example")
-    return found
+    return found, refused
 
 
 def _is_example(chat: object) -> bool:
@@ -123,13 +129,13 @@ def _is_turn(turn: object, role: str) -> bool:
     return entry.keys() == {"role", "content"} and entry["role"] == role and isinstance(entry["content"], str)
 
 
-def _keep_the_rest(gathering: Gathering, chats: list[object], examples: dict[int, _Example], shown: dict[int, str]) -> None:
-    """Chats that belong to no principle are kept verbatim, as far as there is room."""
+def _keep_the_rest(gathering: Gathering, chats: list[object], reasons: dict[int, str], shown: dict[int, str]) -> None:
+    """Chats that belong to no principle are kept verbatim, as far as there is room. `reasons`: why they belong to none."""
     kept: dict[str, object] = {}
     for number, chat in enumerate(chats):
         if number in shown:
             continue
-        own = "uses no request of a principle here" if number in examples else "is no worked example"
+        own = reasons.get(number, "is no worked example")
         if len(json.dumps({**kept, str(number): chat}, ensure_ascii=False)) > MAX_PROSE_CHARS:
             gathering.lose(("system_chat", number), f"the chat {own}, and is too long to keep", Fate.ENTRY)
             continue

@@ -213,6 +213,21 @@ def test_a_chat_that_is_no_worked_example_is_kept_and_told(tmp_path: Path, odd: 
     assert back.same == "bytes"
 
 
+@pytest.mark.parametrize(
+    ("long", "fate"), [("x" * 4001, Fate.UNUSED), ("x" * 40_001, Fate.ENTRY)], ids=["kept", "too long to keep"]
+)
+def test_a_worked_example_that_a_principle_cannot_show_is_told_with_the_reason(tmp_path: Path, long: str, fate: Fate) -> None:
+    request = LLM_SWARM["constitutions"][0]
+    odd = chat("Sing.", long, request["critic"], " ", request["revision"], "La.")
+    _, result, constitution, back = imported(tmp_path, "constitution.json", LLM_SWARM | {"system_chat": [odd]})
+    (loss,) = result.losses
+    assert (loss.where, loss.fate) == ("system_chat[0]", fate)
+    assert f"`draft` has {len(long)} characters, more than 4000, `critique` is empty" in loss.what
+    assert not any(principle.demonstrations for principle in constitution.principles)
+    assert back is not None
+    assert back.same == ("bytes" if fate is Fate.UNUSED else "different")
+
+
 def test_langchains_principles_keep_names_that_are_no_ids(tmp_path: Path) -> None:
     _, result, constitution, _ = imported(tmp_path, "principles.json", LANGCHAIN)
     assert [principle.id for principle in constitution.principles] == ["plain", "plain-2", "blamed"]
