@@ -26,7 +26,6 @@ from cai.authoring.audit_findings import (
 )
 from cai.authoring.audit_results import AuditResult
 from cai.engines.base import Engine, GenerationRequest, RequestFailure
-from cai.engines.scripted import ScriptedEngine
 from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
 from cai.records import FailureRecord, Item, RevisionRecord, Verdict
 from cai.verdicts import Judged, judge
@@ -35,7 +34,6 @@ from constitution.selection import applies
 
 OnAudit: TypeAlias = Callable[[str, int, int], None]
 """(step, calls answered, calls in all)."""
-_NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
@@ -211,20 +209,27 @@ class _Work:
         """One round of the loop under one principle, from given texts."""
         if not asked:
             return
-        texts = {noise_key(self.seed, uid, 0, "draft"): text for uid, (_, text) in asked.items()}
-        given = ScriptedEngine(lambda request: texts[request.noise_key], context_tokens=_NO_LIMIT, name="given texts")
         settings = self.loop.model_copy(
             update={
                 "rounds": 1,
                 "replicas": 1,
                 "critique_free": False,
                 "gate": None,
-                "draft": self.loop.draft.model_copy(update={"max_tokens": _NO_LIMIT, "stop": ()}),
             }
         )
         items = [item.model_copy(update={"uid": uid}) for uid, (item, _) in asked.items()]
         everywhere = Constitution(name="one", principles=(principle,))
-        made = run_loop(items, everywhere, given, self.feedback, settings, seed=self.seed, on_event=self._telling(step))
+        texts = {uid: text for uid, (_, text) in asked.items()}
+        made = run_loop(
+            items,
+            everywhere,
+            self.policy,
+            self.feedback,
+            settings,
+            seed=self.seed,
+            on_event=self._telling(step),
+            drafts=texts,
+        )
         for record in self._sound(made, principle.id):
             only = record.rounds[0]
             yield (

@@ -13,14 +13,13 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from cai.engines.base import Engine, RequestFailure
+from cai.engines.base import Engine
 from cai.evaluation.before_after import behaviour_table
 from cai.evaluation.results import AnswerPair, BehaviourRow
 from cai.evaluation.statistics import holm
-from cai.evaluation.suites import Behaviour, Judgement, Suite, Trial
-from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop
+from cai.evaluation.suites import FEEDBACK_JUDGE, Behaviour, Judgement, Suite, Trial, breaking, judge_by_principles
+from cai.loop import LoopEvent, LoopSettings, run_loop
 from cai.records import Item, RevisionRecord
-from cai.verdicts import Judged, judge
 from constitution.schema import Constitution, Principle
 from constitution.selection import applies
 
@@ -98,7 +97,7 @@ class EveryPrincipleSuite:
     """
 
     name = "principles"
-    judge_name = "the feedback model (pointwise verdicts)"
+    judge_name = FEEDBACK_JUDGE
 
     def __init__(
         self, items: Sequence[Item], a: Constitution, b: Constitution, feedback: Engine, *, seed: int, ground_tokens: int
@@ -111,29 +110,16 @@ class EveryPrincipleSuite:
 
     @property
     def behaviours(self) -> Sequence[Behaviour]:
-        return tuple(Behaviour(id=name, label=f"breaks “{name}”", kind="fault") for name in self._principles)
+        return tuple(breaking(name) for name in self._principles)
 
     @property
     def trials(self) -> Sequence[Trial]:
         return self._trials
 
     def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
-        asked = [
-            Judged(
-                trial.item.messages,
-                reply,
-                self._principles[trial.behaviour],
-                noise_key(self._seed, trial.item.uid, 0, "verdict"),
-            )
-            for trial, reply in answers
-        ]
-        found = judge(self._feedback, asked, ground_tokens=self._ground_tokens)
-        return [
-            Judgement("unjudged", each.cause)
-            if isinstance(each, RequestFailure)
-            else Judgement("good" if each.log_odds_nats > 0 else "bad", each.ground)
-            for each in found
-        ]
+        return judge_by_principles(
+            self._feedback, answers, self._principles, seed=self._seed, ground_tokens=self._ground_tokens
+        )
 
 
 def _named(a: Constitution, b: Constitution) -> Iterable[tuple[str, Principle]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.run import ROWS_FAILED, AsJson, ConfigFile, Settings, read
+from cai.cli.run import ROWS_FAILED, AsJson, ConfigFile, Settings, read, resumable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,19 +42,15 @@ def audit(
     from cai.store import write_bytes_atomically
 
     inputs = read_inputs(read(config, settings))
-    try:
-        with ProgressDisplay() as display, open_session(inputs, display.show) as session:
-            result = audit_constitution(
-                session,
-                items=items,
-                rows_per_pair=rows_per_pair,
-                on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
-            )
-            path = session.folder.path / "audit.json"
-            write_bytes_atomically(path, f"{result.model_dump_json(indent=1)}\n".encode())
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Finished work is kept; the same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with resumable(), ProgressDisplay() as display, open_session(inputs, display.show, calls_only=True) as session:
+        result = audit_constitution(
+            session,
+            items=items,
+            rows_per_pair=rows_per_pair,
+            on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
+        )
+        path = session.folder.path / "audit.json"
+        write_bytes_atomically(path, f"{result.model_dump_json(indent=1)}\n".encode())
     if json:
         typer.echo(result.model_dump_json(indent=1))
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.run import ROWS_FAILED, AsJson, Settings
+from cai.cli.run import ROWS_FAILED, AsJson, Settings, resumable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,26 +38,22 @@ def compare(
     from cai.cli.progress import ProgressDisplay
     from cai.cli.run import read
     from cai.pipeline import StageProgress, open_session, read_inputs
-    from cai.pipeline.auditing import compare_constitutions, in_use
+    from cai.pipeline.auditing import compare_constitutions, sides_in_use
     from constitution.git_revisions import load_named
 
     given = read(Path(config), settings)
-    one, two = (in_use(load_named(name), given.principles) for name in (a, b))
+    one, two = sides_in_use((load_named(a), load_named(b)), given)
     inputs = read_inputs(given)
-    try:
-        with ProgressDisplay() as display, open_session(inputs, display.show) as session:
-            result = compare_constitutions(
-                session,
-                one,
-                two,
-                items=items,
-                shown=shown,
-                on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
-            )
-            usage = session.usage()
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Finished work is kept; the same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with resumable(), ProgressDisplay() as display, open_session(inputs, display.show, calls_only=True) as session:
+        result = compare_constitutions(
+            session,
+            one,
+            two,
+            items=items,
+            shown=shown,
+            on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
+        )
+        usage = session.usage()
     if json:
         typer.echo(result.model_dump_json(indent=1))
     else:

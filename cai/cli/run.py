@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +45,16 @@ def export(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = Fals
     (foresee if plan else perform)(read(config, settings), until=Stage.EXPORT, json=json)
 
 
+@contextmanager
+def resumable(kept: str = " Finished work is kept; the same command goes on from here.") -> Generator[None]:
+    """Ctrl-C inside the block ends the command with code 130, and says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted.{kept}", err=True)
+        raise typer.Exit(130) from None
+
+
 def read(path: Path | None, settings: list[str] | None) -> RunConfig:
     """The checked configuration of a run."""
     from cai.config import read_config
@@ -62,12 +74,8 @@ def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
     from cai.pipeline import run as run_stages
 
     inputs = read_inputs(config)
-    try:
-        with ProgressDisplay() as display, open_session(inputs, display.show) as session:
-            summary = run_stages(session, until=until)
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Finished work is kept; the same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with resumable(), ProgressDisplay() as display, open_session(inputs, display.show) as session:
+        summary = run_stages(session, until=until)
     if json:
         typer.echo(summary_json(summary))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from cai.cli.check import CHECKS_FAILED
-from cai.cli.run import ROWS_FAILED, AsJson
+from cai.cli.run import ROWS_FAILED, AsJson, resumable
 from cai.cli.try_ import EMBEDDED
 
 if TYPE_CHECKING:
@@ -75,13 +75,9 @@ def principle_tests(
     started = time.monotonic()
     chosen = method or plan.labels.method
     margin = plan.labels.min_margin_nats if min_margin is None else min_margin
-    try:
-        with opened_cache(cache, no_cache=no_cache) as folder:
-            report = _judged(plan, chosen, margin, folder, metamorphic=metamorphic)
-    except KeyboardInterrupt:
-        kept = "" if no_cache else " What is judged is kept; the same command goes on from here."
-        typer.echo(f"\nInterrupted.{kept}", err=True)
-        raise typer.Exit(130) from None
+    kept = "" if no_cache else " What is judged is kept; the same command goes on from here."
+    with resumable(kept), opened_cache(cache, no_cache=no_cache) as folder:
+        report = _judged(plan, chosen, margin, folder, metamorphic=metamorphic)
     seconds = time.monotonic() - started
     if junit is not None:
         from cai.authoring.junit import junit_xml

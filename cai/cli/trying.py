@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cai.cli.feedback import feedback_of
 from cai.config.settings import EngineSettings
-from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, SamplingParams
+from cai.engines.base import SamplingParams
 from cai.engines.opening import open_engine
 from cai.errors import CaiError, ConfigError, ProblemList
 from cai.loop import GateSettings, LoopSettings, gate_problems, run_loop
@@ -38,19 +37,6 @@ class Trial:
     gate: GateSettings | None = None
 
 
-class _Given:
-    """An engine that answers every request with one given text: the draft that the user wrote."""
-
-    def __init__(self, text: str, inner: Engine) -> None:
-        self._text, self._inner = text, inner
-        self.fingerprint, self.context_tokens = inner.fingerprint, inner.context_tokens
-        self.count_tokens, self.request_key, self.score = inner.count_tokens, inner.request_key, inner.score
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
-        for number, _ in enumerate(requests):
-            yield number, Generation(self._text, FinishReason.STOP, 0, 0)
-
-
 def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
     """Run the loop on one prompt: with the drawn principle, or with each of the named ones, one after another.
 
@@ -58,8 +44,8 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         ProblemList: With everything that is wrong.
     """
     constitution = load_constitution(trial.constitution)
+    feedback_spec = feedback_of(trial.model, trial.feedback)  # refuses an empty name of either
     policy_spec = ModelSpec(name=trial.model)
-    feedback_spec = feedback_of(trial.model, trial.feedback)
     problems: list[CaiError] = [
         *check_model(policy_spec),
         *([] if feedback_spec == policy_spec else check_model(feedback_spec)),
@@ -76,8 +62,6 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         raise ProblemList("This cannot be tried:", problems)
     policy = open_engine(policy_spec, EngineSettings())
     feedback = policy if feedback_spec == policy_spec else open_engine(feedback_spec, EngineSettings())
-    if trial.draft is not None:
-        policy = _Given(trial.draft, policy)
     greedy = SamplingParams(temperature=0.0, max_tokens=trial.max_tokens)
     settings = LoopSettings(
         rounds=trial.rounds,
@@ -90,7 +74,8 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
     outcomes: list[RevisionRecord | FailureRecord] = []
     for chosen in _chosen(constitution, trial.principles):
         item = Item(uid="try", messages=messages, tags=trial.tags)
-        outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed, library=constitution)
+        drafts = None if trial.draft is None else {item.uid: trial.draft}
+        outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed, library=constitution, drafts=drafts)
     return outcomes
 
 

@@ -6,7 +6,7 @@ key, so records are the same in any chunk size and order. An item that cannot be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
@@ -69,26 +69,27 @@ def run_loop(
     seed: int,
     on_event: OnLoopEvent | None = None,
     library: Constitution | None = None,
+    drafts: Mapping[str, str] | None = None,
 ) -> Iterator[RevisionRecord | FailureRecord]:
     """Draft every item, then critique and revise it `settings.rounds` times.
 
     Round r + 1 starts a fresh feedback conversation about the newest revision. "Nothing to change" keeps the text and costs no
     revision. A round for which no principle applies is skipped. With `settings.gate`, a revision that makes the text worse
     under a principle that has a say goes on record, and no further. The principles that the gate's settings name are looked up
-    in `library` (default: `constitution`).
+    in `library` (default: `constitution`). With `drafts` (uid → text) the policy is not asked: these are begun from.
 
     Yields:
         One record per (item, replica), in the order of `items`.
 
     Raises:
-        KeyError: If a principle of the gate's is not there (`gate_problems` says so beforehand).
+        KeyError: If a principle of the gate's is not there (`gate_problems` says so beforehand), or an item is not in `drafts`.
     """
     threads = (Thread(item, replica) for item in items for replica in range(settings.replicas))
     finished = 0
     while chunk := list(islice(threads, settings.chunk_items)):
         gate = Gate(feedback, settings.gate, library or constitution) if settings.gate else None
         work = _Work(constitution, settings, seed, on_event, finished, gate)
-        work.draft(chunk, policy)
+        work.draft(chunk, policy, drafts)
         for number in range(settings.rounds):
             work.round(chunk, feedback, number)
         for thread in chunk:
@@ -105,13 +106,14 @@ class _Work:
     items_done: int
     gate: Gate | None
 
-    def draft(self, threads: Sequence[Thread], policy: Engine) -> None:
+    def draft(self, threads: Sequence[Thread], policy: Engine, drafts: Mapping[str, str] | None) -> None:
+        if drafts is not None:
+            for thread in threads:
+                thread.begin(drafts[thread.item.uid])
+            return
         stage = _Stage(policy, "draft", 0, self.settings.draft)
         for thread, answer in self._ask(stage, threads, lambda thread: thread.item.messages):
-            thread.draft = answer.text.strip()
-            thread.draft_cut = answer.finish_reason is FinishReason.LENGTH
-            if not thread.draft:
-                thread.fail("draft", "empty_draft", "the policy answered nothing")
+            thread.begin(answer.text, cut=answer.finish_reason is FinishReason.LENGTH)
 
     def round(self, threads: Sequence[Thread], feedback: Engine, number: int) -> None:
         drawn: dict[int, Principle] = {}

@@ -28,6 +28,12 @@ class Thread:
         revised = [r.revision for r in self.rounds if r.revision is not None]
         return revised[-1] if revised else self.draft
 
+    def begin(self, draft: str, *, cut: bool = False) -> None:
+        """The draft, as the policy wrote it or somebody else gave it; an empty one fails the thread."""
+        self.draft, self.draft_cut = draft.strip(), cut
+        if not self.draft:
+            self.fail("draft", "empty_draft", "the policy answered nothing")
+
     def case(self, own: Principle, constitution: Constitution, noise_key: str) -> Case:
         """What the gate has to know of a revision of `text` under `own`."""
         earlier = dict.fromkeys(each.principle_id for each in self.rounds)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cai.authoring.audit import AuditSettings, OnAudit, audit, sample_items
+from cai.authoring.audit_findings import tags_of
 from cai.authoring.audit_results import AuditResult
 from cai.authoring.comparison import ConstitutionComparison, EveryPrincipleSuite, OnCompared, compare
-from cai.errors import ConfigError
+from cai.config.settings import RunConfig
+from cai.errors import CaiError, ConfigError, ProblemList
 from cai.evaluation.suites import Suite, Trial
 from cai.lab.checker import check
 from cai.lab.suite import BEHAVIOURS, LabSuite
 from cai.lab.world import LabItem
+from cai.loop.gate import gate_problems
 from cai.pipeline.session import Session
 from cai.records import Item
 from constitution.schema import Constitution
@@ -53,16 +56,24 @@ def compare_constitutions(
     )
 
 
-def in_use(constitution: Constitution, principles: Sequence[str]) -> Constitution:
-    """The constitution with those of `principles` that it has; with all when none is named.
+def sides_in_use(sides: tuple[Constitution, Constitution], config: RunConfig) -> tuple[Constitution, Constitution]:
+    """Each side with those of `config.principles` that it has; with all when none is named. What a side lacks is a difference.
 
     Raises:
-        ConfigError: If it has none of them.
+        ProblemList: If a side has none of them, or not the principles that the gate asks.
     """
-    known = tuple(p.id for p in constitution.principles if p.id in principles)
-    if principles and not known:
-        raise ConfigError(f"{constitution.name} has none of the principles {', '.join(principles)}")
-    return constitution.select(known) if principles else constitution
+    wanted = config.principles
+    selected = [side.select(tuple(p.id for p in side.principles if p.id in wanted)) if wanted else side for side in sides]
+    problems: list[CaiError] = []
+    for letter, side, chosen in zip("AB", sides, selected, strict=True):
+        if not chosen.principles:
+            problems.append(ConfigError(f"{letter} ({side.name}) has none of the principles {', '.join(wanted)}"))
+        elif config.loop.gate is not None:
+            found = gate_problems(config.loop.gate, chosen)
+            problems += [ConfigError(f"{letter} ({side.name}): {each.problem}", each.hint) for each in found]
+    if problems:
+        raise ProblemList("These cannot be compared:", problems)
+    return selected[0], selected[1]
 
 
 def _truth(item: Item, reply: str) -> bool | None:
@@ -76,7 +87,7 @@ def _behaviour(item: Item) -> str:
         behaviour = BEHAVIOURS.get(LabItem.from_row(item.facts).family)
         if behaviour is not None:
             return behaviour.label
-    return ", ".join(item.tags) or "without tags"
+    return tags_of(item)
 
 
 def _lab_suite(items: Sequence[Item]) -> LabSuite:

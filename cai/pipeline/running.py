@@ -65,6 +65,7 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
         match stage:
             case Stage.GENERATE:
                 generate(session)
+                session.write_manifest()
             case Stage.LABEL:
                 label(session)
             case Stage.EXPORT:

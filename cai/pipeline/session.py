@@ -72,7 +72,7 @@ class Session:
         self.folder.put_measurements(EVALUATION, [])
 
     def write_manifest(self) -> None:
-        """Everything one needs to know to repeat the run."""
+        """Everything one needs to know to repeat the run; written anew once the records are those of these inputs."""
         config = self.inputs.config
         self.folder.write_manifest(
             {
@@ -101,8 +101,14 @@ def stage_key(*parts: object) -> str:
 
 
 @contextmanager
-def open_session(inputs: Inputs, on_progress: OnProgress | None = None) -> Generator[Session]:
+def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls_only: bool = False) -> Generator[Session]:
     """Open (or begin) the run folder of a checked configuration; everything finished is committed when the block is left.
+
+    Args:
+        inputs: The checked run.
+        on_progress: Told of progress.
+        calls_only: For work beside the run: its stored calls are used and added to; its items, records, outcomes and manifest
+            stay what the run made them, also where `inputs` are others.
 
     Raises:
         StoreError: If the folder is locked, foreign, damaged or cannot be written.
@@ -110,8 +116,10 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None) -> Gener
     """
     with RunFolder.open(inputs.config.run) as folder:
         session = Session(inputs, folder, on_progress)
-        folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
-        session.write_manifest()
+        if not calls_only:
+            folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
+            if not folder.manifest:
+                session.write_manifest()
         try:
             yield session
         finally:

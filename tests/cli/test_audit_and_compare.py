@@ -12,6 +12,7 @@ from checkpoints import make_checkpoint
 from whole_runs import write_config, write_prompts
 
 from cai.authoring.audit_results import AuditResult
+from cai.records import RecordKind, Stage
 from cai.store import RunFolder
 
 Cai = Callable[..., Any]
@@ -74,3 +75,35 @@ def test_what_cannot_be_compared_is_refused_before_a_model_loads(cai: Cai, confi
     assert none.code == 1
     assert "none of the principles kind" in none.err
     assert cai("audit", config, "--items", 0).code == 2
+
+
+def test_work_beside_a_finished_run_leaves_its_records_outcomes_and_manifest_alone(cai: Cai, config: Path) -> None:
+    """`compare --set loop.replicas=2` gave the folder another input, and so dropped the records of a finished run."""
+    assert cai("label", config).code in {0, 3}
+    run = config.parent / "run"
+
+    def state() -> tuple[object, ...]:
+        with RunFolder.open(run, read_only=True) as folder:
+            stages = [folder.stage(stage) for stage in Stage]
+            records = [folder.count_records(kind) for kind in RecordKind]
+            return (run / "manifest.json").read_bytes(), stages, records, folder.ledger_reasons()
+
+    before = state()
+    mine, changed = config.parent / "rules.yaml", config.parent / "changed.yaml"
+    changed.write_text(mine.read_text().replace("Be kind", "Be kinder"))
+    flags = ("--items", 2, "--set", "loop.replicas=2", "--set", f"constitution=[{changed}]")
+    assert cai("compare", mine, changed, "--config", config, *flags).code in {0, 3}
+    assert cai("audit", config, *flags).code in {0, 3}
+    assert state() == before
+    plan = cai("label", config, "--plan", "--set", f"constitution=[{changed}]")
+    assert "principle kind: principle" in plan.out
+
+
+def test_a_gate_whose_principles_a_side_lacks_is_refused_before_a_model_loads(cai: Cai, config: Path) -> None:
+    mine = config.parent / "rules.yaml"
+    done = cai(
+        "compare", mine, mine, "--config", config, "--set", "loop.gate.harm=kind", "--set", "loop.gate.helpfulness=absent"
+    )
+    assert done.code == 1
+    for side in "AB":
+        assert f"{side} (rules): `loop.gate.helpfulness`: no principle absent in use" in done.err
