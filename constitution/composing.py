@@ -26,6 +26,7 @@ from yaml.events import (
 MAX_VALUES = 40_000
 """More values than this, aliases written out, and a document is refused: ten nested aliases can stand for billions."""
 MAX_DEPTH = 100
+"""Lists and sections inside each other, aliases written out: each alias in a chain can add a whole nest of them."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -91,8 +92,6 @@ def compose(text: str) -> Node | None:
         composer.read(cast("Iterator[Any]", cast("Any", yaml).parse(text, Loader=_LOADER)))
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(text, error) from error
-    except RecursionError as error:
-        raise _too_much(0, 0) from error
     return composer.root
 
 
@@ -112,7 +111,7 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposingError:
     mark = error.context_mark if missing_colon else error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     if "nesting" in told:
-        return _too_much(line, column)
+        return too_much(line, column)
     lines = f"{text}.".splitlines()
     if line >= len(lines):  # what is missing at the end of a text without a last newline is marked below it
         line, column = len(lines) - 1, len(lines[-1]) - 1
@@ -123,7 +122,8 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> ComposingError:
     return ComposingError("C105", line + 1, column + 1, f"not valid YAML: {told}", hint)
 
 
-def _too_much(line: int, column: int) -> ComposingError:
+def too_much(line: int, column: int) -> ComposingError:
+    """The refusal of a text beyond `MAX_DEPTH` or `MAX_VALUES`, at a 0-based place."""
     problem = "the file is nested too deeply, or its aliases stand for too much"
     return ComposingError("C106", line + 1, column + 1, problem, "write out the aliases, or split the file")
 
@@ -156,7 +156,7 @@ class _Composer:
         start, end = event.start_mark, event.end_mark
         self.count += 1  # keys too, which are no values
         if self.count > 2 * MAX_VALUES or len(self.open) > MAX_DEPTH - isinstance(event, CollectionStartEvent):
-            raise _too_much(start.line, start.column)
+            raise too_much(start.line, start.column)
         if isinstance(event, AliasEvent):
             name = str(cast("Any", event).anchor)
             if name not in self.anchors:

@@ -14,7 +14,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
-from constitution.composing import MAX_VALUES, ComposingError, MappingNode, Node, ScalarNode, Span, compose
+from constitution.composing import MAX_DEPTH, MAX_VALUES, ComposingError, MappingNode, Node, ScalarNode, Span, compose, too_much
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -119,10 +119,8 @@ class _Reader:
     def value(self, node: Node, path: Path, above: frozenset[int]) -> Any:
         self.count += 1
         span = node.span
-        if self.count > MAX_VALUES:
-            problem = "the file is nested too deeply, or its aliases stand for too much"
-            hint = "write out the aliases, or split the file"
-            raise ComposingError("C106", span.line + 1, span.column + 1, problem, hint)
+        if self.count > MAX_VALUES or len(path) > MAX_DEPTH - (not isinstance(node, ScalarNode)):
+            raise too_much(span.line, span.column)
         known = self.document.places.get(path)
         # A key's own place is kept for its entry; only the span comes from the value.
         line, column = (known.line, known.column) if known else (span.line + 1, span.column + 1)

@@ -143,6 +143,17 @@ def test_depth_is_bounded_exactly(units: int, *, fits: bool) -> None:
     assert bool(read_document(text).problems) != fits
 
 
+@pytest.mark.parametrize(("units", "fits"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+@pytest.mark.parametrize("inner", ["[]", "1"])
+def test_depth_is_bounded_the_same_when_aliases_make_it(units: int, inner: str, *, fits: bool) -> None:
+    """A chain of aliases is as deep as what it stands for. The file's own section is one of the units."""
+    below = (units - 1 - (inner == "[]")) // 2
+    above = units - 1 - (inner == "[]") - below
+    text = f"a: &a {'[' * below}{inner}{']' * below}\nb: {'[' * above}*a{']' * above}\n"
+    problems = read_document(text).problems
+    assert [each.rule for each in problems] == ([] if fits else ["C106"])
+
+
 @pytest.mark.parametrize(("count", "fits"), [(MAX_VALUES - 1, True), (MAX_VALUES, False)])
 def test_the_number_of_values_is_bounded_exactly(count: int, *, fits: bool) -> None:
     """The list itself is a value."""

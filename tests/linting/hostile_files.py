@@ -37,6 +37,12 @@ def _laughs() -> str:
     return "\n".join(lines)
 
 
+def _chain() -> str:
+    """A nest of brackets within bounds, with an alias of the nest before in its middle."""
+    nests = [f"  k{n}: &a{n} {'[' * 90}{f'*a{n - 1}' if n else '1'}{']' * 90}" for n in range(25)]
+    return "\n".join(["principles: []", "x:", *nests, ""])
+
+
 _ONE = "principles:\n  - id: kind\n    principle: "
 
 HOSTILE: dict[str, Callable[[], str | bytes]] = {
@@ -50,6 +56,7 @@ HOSTILE: dict[str, Callable[[], str | bytes]] = {
     "an unclosed quote": lambda: _filled("a ", _ONE + '"'),
     "escapes": lambda: _filled("\\x41", _ONE + '"', '"'),
     "an alias bomb": _laughs,
+    "aliases in a chain": _chain,
     "more lines than are read": lambda: _filled("#  \n"),
     "many anchors": lambda: _numbered("- &a{} x\n"),
     "aliases of one text": lambda: _filled(", *a", "a: &a " + "x" * 3000 + "\nprinciples: [*a", "]"),

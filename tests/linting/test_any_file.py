@@ -154,6 +154,7 @@ NAMED = (
     "a line of ten megabytes",
     "commas",
     "an alias bomb",
+    "aliases in a chain",
     "a cyclic anchor",
     "a number to base sixty",
     "templates",
