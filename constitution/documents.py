@@ -75,6 +75,11 @@ class Document:
     unreadable: set[Path] = field(default_factory=set[Path])
     problems: list[DocumentProblem] = field(default_factory=list[DocumentProblem])
 
+    @property
+    def wholly_read(self) -> bool:
+        """Whether the place of every text is known. Not so in a text that is no YAML, nor below a key that is given twice."""
+        return all(problem.rule == "C117" for problem in self.problems)
+
     @cached_property
     def lines(self) -> Sequence[str]:
         return self.text.splitlines()

@@ -111,7 +111,8 @@ def _reads_the_same(file: ReadFile, before: str, after: str) -> bool:
     if file.is_markdown:
         return _bullets(before) == _bullets(after)
     old, new = read_document(before), read_document(after)
-    return bool(old.value == new.value) and len(old.problems) == len(new.problems)
+    readable = old.wholly_read and new.wholly_read  # else nobody can say what was changed
+    return readable and bool(old.value == new.value) and len(old.problems) == len(new.problems)
 
 
 def _bullets(text: str) -> tuple[str, list[str], list[str]]:

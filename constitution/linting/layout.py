@@ -69,7 +69,9 @@ def check_layout(file: ReadFile) -> Iterable[Finding]:
         return
     kept = _lines_whose_spaces_count(file)
     lines = file.document.lines
-    if " \n" in text or "\t" in text or text.endswith(" ") or " \r" in text:
+    # Where the texts are is not known in a broken file: their own spaces would be taken for stray ones.
+    readable = file.is_markdown or file.document.wholly_read
+    if readable and (" \n" in text or "\t" in text or text.endswith(" ") or " \r" in text):
         yield from _spaces(file, kept)
     ends = Counter(found[0] for found in _LINE_END.finditer(text)) if "\r" in text else Counter({"\n": 1})
     usual = ends.most_common(1)[0][0]
@@ -77,11 +79,11 @@ def check_layout(file: ReadFile) -> Iterable[Finding]:
         edits = tuple(_other_line_ends(text, usual))
         name = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
         counted = ", ".join(f"{count} × {name[end]}" for end, count in ends.most_common())
-        fix = Fix(f"ended every line with {name[usual]}", edits)
+        fix = Fix(f"ended every line with {name[usual]}", edits) if readable else None
         yield MIXED_LINE_ENDS.at(path, (edits[0].line, edits[0].column), f"mixed line ends: {counted}", "use one kind", fix)
     if not text.endswith(("\n", "\r")):
         last = (len(lines), len(lines[-1]) + 1)
-        fix = Fix("ended the last line", (Edit(*last, *last, usual),))
+        fix = Fix("ended the last line", (Edit(*last, *last, usual),)) if readable else None
         yield NO_LAST_NEWLINE.at(path, last, "no newline at the end of the file", "add one", fix)
     if not text.isascii():
         yield from _invisible(file)
@@ -118,7 +120,7 @@ def _spaces(file: ReadFile, kept: frozenset[int]) -> Iterable[Finding]:
         fix = Fix(f"took the spaces from the end of {_lines(len(edits))}", tuple(edits))
         problem = f"spaces at the end of {_lines(len(edits))}"
         yield TRAILING.at(path, (edits[0].line, edits[0].column), problem, "delete them", fix)
-    if tabs and not file.is_markdown and file.document.value is not None:
+    if tabs and not file.is_markdown:
         position = tabs[0].line, lines[tabs[0].line - 1].index("\t") + 1
         fix = Fix(f"wrote spaces for the tabs before {_lines(len(tabs))}", tuple(tabs))
         yield TAB.at(path, position, f"tabs before the text of {_lines(len(tabs))}", "indent with spaces", fix)

@@ -218,3 +218,33 @@ def test_whatever_a_file_holds_fixing_it_never_changes_a_text_that_could_be_read
     if not markdown and mended and all(rule.startswith("C22") for rule in mended):
         old, new = read_document(text), read_document(path.read_bytes().decode())
         assert old.value == new.value
+        assert {problem.rule for problem in (*old.problems, *new.problems)} <= {"C117"}
+
+
+BLOCK = """\
+principles:
+  - id: kind  # why~~\r
+    principle: |+
+      Be kind.~~
+      \tAnd brief.\t
+
+    rationale: "one~~
+      two"
+  - id: calm
+    principle: >-
+      Stay calm.
+""".replace("~", " ")
+
+
+@pytest.mark.parametrize(
+    "error", ["oops\n", "? [a]\n: |\n  x  \n", "a: *nothing\n", "'x\n", "principles: |\n  x  \n", "{{{  \n"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_broken_file_keeps_the_spaces_and_line_ends_of_its_texts(tmp_path: Path, error: str, *, first: bool) -> None:
+    """Broken, fixed and rid of its error again, a file says what it said before."""
+    good = load_constitution([_write(tmp_path, BLOCK)])
+    path = _write(tmp_path, f"{error}{BLOCK}" if first else f"{BLOCK}{error}")
+    fix([path])
+    after = path.read_bytes().decode()
+    assert error in after
+    assert load_constitution([_write(tmp_path, after.replace(error, ""))]) == good
