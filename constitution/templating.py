@@ -81,6 +81,7 @@ def _plain_names(text: str) -> list[str] | None:
     Nearly all templates do not, and jinja2 takes a fifth of a millisecond to parse one.
     """
     parts = _NAME.split(text)
+    # n names make 2n + 1 parts and have 2n opening braces between them: one brace more is something that is no name.
     if text.count("{") != len(parts) - 1 or "\r" in text or text.endswith("\n") or not _NO_NAMES.isdisjoint(parts[1::2]):
         return None
     return parts
