@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from constitution.linting import Report
+    from constitution.linting import Finding, Report
     from constitution.reading import ReadFile
 
 CHECKS_FAILED = 4
 SHIPPED = "shipped"
+NAMED_LINES = 5
+"""Numbers of lines that are shown where many lines have the same finding."""
 
 
 def check(
@@ -98,8 +100,8 @@ def _fix(paths: Sequence[str]) -> Report:
     except FixingError as error:
         raise CaiError(str(error), "Give yourself the right to write it; files named before it are mended.") from error
     for each in changed:
-        for finding in each.mended:
-            told = finding.fix.told if finding.fix else ""
+        for finding, also in _folded(each.mended):
+            told = (finding.fix.told if finding.fix else "") + also
             typer.echo(visible(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} mended: {told}"), err=True)
     return report
 
@@ -176,13 +178,27 @@ def _print(report: Report) -> None:
     if not report.findings:
         _print_table(report.files)
         return
-    for finding in report.findings:
-        shown = dataclasses.replace(finding, path=_short(Path(finding.path)))
+    for finding, also in _folded(report.findings):
+        shown = dataclasses.replace(finding, path=_short(Path(finding.path)), problem=finding.problem + also)
         typer.echo(visible(str(shown)).replace("\n", "\\n"))
     files = len({finding.path for finding in report.findings})
     fixable = sum(finding.fix is not None for finding in report.findings)
     told = f"{_many(report.errors, 'error')} and {_many(report.warnings, 'warning')} in {_many(files, 'file')}"
     typer.echo(told + (f"; --fix mends {fixable} of them" if fixable else ""), err=True)
+
+
+def _folded(findings: Iterable[Finding]) -> Iterable[tuple[Finding, str]]:
+    """The findings as people read them: what many lines have alike is told once, with where it is found besides."""
+    from constitution.linting import LINE_BY_LINE
+
+    alike: dict[object, list[Finding]] = {}
+    for finding in findings:
+        line = 0 if finding.rule in LINE_BY_LINE else (finding.line, finding.column)
+        alike.setdefault((finding.path, finding.rule, finding.problem, line), []).append(finding)
+    for first, *others in alike.values():
+        named = ", ".join(str(other.line) for other in others[:NAMED_LINES])
+        more = f" and {len(others) - NAMED_LINES} more" if len(others) > NAMED_LINES else ""
+        yield first, f", also on line{'s' * (len(others) != 1)} {named}{more}" if others else ""
 
 
 def _many(count: int, word: str) -> str:

@@ -7,10 +7,12 @@ by `python -m constitution.linting.documentation`.
 from constitution.linting.checking import Report, lint
 from constitution.linting.findings import Edit, Finding, Fix
 from constitution.linting.fixing import FixedFile, FixingError, fix, fixed_files
+from constitution.linting.layout import LINE_BY_LINE
 from constitution.linting.registry import RULES
 from constitution.linting.rules import Example, Rule
 
 __all__ = [
+    "LINE_BY_LINE",
     "RULES",
     "Edit",
     "Example",

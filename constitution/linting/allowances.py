@@ -68,7 +68,8 @@ class Allowance:
 def apply_allowances(file: ReadFile, findings: Sequence[Finding], warnings: frozenset[str]) -> Sequence[Finding]:
     """The findings of one file without those that it allows, and with what is wrong with its allowances.
 
-    Where several allow the same finding, the innermost counts as used.
+    Where several allow the same finding, the innermost counts as used. What a finding about several lines needs is an
+    allowance that covers them all.
 
     Args:
         file: The file as it was read.
@@ -92,9 +93,11 @@ def apply_allowances(file: ReadFile, findings: Sequence[Finding], warnings: froz
             for rule in each.ids:
                 begun[rule].append(each)
         covering = begun[finding.rule]
-        covering[:] = [each for each in covering if each.last >= finding.line] if _ended(covering, finding.line) else covering
-        if covering and finding.rule in warnings:
-            innermost = covering[-1]
+        while covering and covering[-1].last < finding.line:
+            covering.pop()
+        last_line = max(finding.line, finding.last_line)
+        innermost = next((each for each in reversed(covering) if each.last >= last_line), None)
+        if innermost is not None and finding.rule in warnings:
             used.add((innermost.line, innermost.column, finding.rule))
         else:
             kept.append(finding)
@@ -102,11 +105,6 @@ def apply_allowances(file: ReadFile, findings: Sequence[Finding], warnings: froz
         kept.extend(_wrong(str(file.path), each, used, warnings))
     # What is broken was not looked through for warnings: nobody can say that nothing needs an allowance.
     return kept if file.constitution is not None else [each for each in kept if each.rule != UNUSED.id]
-
-
-def _ended(allowances: Sequence[Allowance], line: int) -> bool:
-    """Whether the last of them ends above a line: only then is the list looked through."""
-    return bool(allowances) and allowances[-1].last < line
 
 
 def _wrong(path: str, each: Allowance, used: set[tuple[int, int, str]], warnings: frozenset[str]) -> Iterable[Finding]:
@@ -149,8 +147,9 @@ def _first_and_last_lines(file: ReadFile) -> Mapping[int, int]:
         for length in range(1, len(path) + 1):
             reach[path[:length]] = max(reach.get(path[:length], 0), place.last_line)
     for path, line in reach.items():
-        start = file.document.place(path).line
-        last[start] = max(last.get(start, 0), line)
+        if path in file.document.places:  # the list of a Markdown file stands nowhere
+            start = file.document.places[path].line
+            last[start] = max(last.get(start, 0), line)
     return last
 
 

@@ -31,7 +31,7 @@ class Fix:
 class Finding:
     """One finding. Line and column are 1-based, also where a file as a whole is meant: then they are 1:1.
 
-    `problem` says what is wrong, `hint` what to do about it.
+    `problem` says what is wrong, `hint` what to do about it. `last_line` is given where one finding is about several lines.
     """
 
     path: str
@@ -42,6 +42,7 @@ class Finding:
     problem: str
     hint: str
     fix: Fix | None = None
+    last_line: int = 0
 
     @property
     def order(self) -> tuple[str, int, int, str, str]:

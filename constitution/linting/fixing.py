@@ -10,11 +10,13 @@ import difflib
 import os
 import shutil
 import tempfile
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from constitution.documents import read_document
 from constitution.linting.checking import Report, lint
@@ -25,6 +27,8 @@ from constitution.reading import ReadFile
 ROUNDS = 20
 """One fix can make place for another: an id that is put in quotes is then seen not to be a proper id."""
 _MARK = "\ufeff".encode()
+_Span: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+"""Line and column of the beginning and of the end."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +91,40 @@ def fix(paths: Sequence[str | Path]) -> tuple[Sequence[FixedFile], Report]:
 
 def _fixed(file: ReadFile, findings: Sequence[Finding]) -> FixedFile:
     before = file.document.text
-    text, mended = before, list[Finding]()
-    taken: list[Edit] = []
+    layout: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
-        edits = finding.fix.edits if finding.fix else ()
-        if any(_overlap(edit, other) for edit in edits for other in taken):
-            continue  # the next round finds it again
-        changed = apply_edits(before, [*taken, *edits])
-        if finding.severity == "error" or _reads_the_same(file, before, apply_edits(before, edits)):
-            text = changed
-            taken += edits
+        if finding.severity != "error":
+            layout[finding.rule].append(finding)
+    safe = {id(finding) for of_one_rule in layout.values() for finding in _safe(file, of_one_rule)}
+    taken: list[_Span] = []
+    edits, mended = list[Edit](), list[Finding]()
+    for finding in findings:
+        its_own = finding.fix.edits if finding.fix else ()
+        if (finding.severity == "error" or id(finding) in safe) and _take(its_own, taken):
+            edits += its_own
             mended.append(finding)
-    return FixedFile(file.path, before, text, tuple(mended))
+    return FixedFile(file.path, before, apply_edits(before, edits), tuple(mended))
 
 
-def _overlap(one: Edit, other: Edit) -> bool:
-    start = max((one.line, one.column), (other.line, other.column))
-    end = min((one.end_line, one.end_column), (other.end_line, other.end_column))
-    return start <= end
+def _safe(file: ReadFile, findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Those of one rule after which the file reads the same: tried together, and by halves only where that fails."""
+    edits = [edit for finding in findings if finding.fix for edit in finding.fix.edits]
+    if _reads_the_same(file, file.document.text, apply_edits(file.document.text, edits)):
+        return findings
+    half = len(findings) // 2
+    return [*_safe(file, findings[:half]), *_safe(file, findings[half:])] if half else []
+
+
+def _take(edits: Sequence[Edit], taken: list[_Span]) -> bool:
+    """Note the places of edits that touch nothing in `taken`, which is kept in order; else the next round finds them again."""
+    spans = [((edit.line, edit.column), (edit.end_line, edit.end_column)) for edit in edits]
+    for start, end in spans:
+        at = bisect_left(taken, (start, end))
+        if (at > 0 and taken[at - 1][1] >= start) or (at < len(taken) and taken[at][0] <= end):
+            return False
+    for span in spans:
+        insort(taken, span)
+    return True
 
 
 def _reads_the_same(file: ReadFile, before: str, after: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from constitution.linting.findings import Edit, Finding, Fix
 from constitution.linting.rules import Example, Rule
-from constitution.reading import ReadFile
+from constitution.reading import MAX_PROBLEMS, ReadFile
 
 _ENTRY = (
     "principles:\n  - id: kind\n    principle: Be kind.{}\n    tests:{}\n      - {{prompt: Hi, better: Hello., worse: Go.}}{}"
@@ -56,6 +57,8 @@ TAB = Rule(
 )
 
 RULES = (INVISIBLE, TRAILING, NO_LAST_NEWLINE, MIXED_LINE_ENDS, TAB)
+LINE_BY_LINE = frozenset({INVISIBLE.id, TRAILING.id, TAB.id})
+"""Ids of the rules that say the same of one line after the other: whoever shows findings may draw them together."""
 
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -63,7 +66,11 @@ _SPACES = frozenset(" \t")
 
 
 def check_layout(file: ReadFile) -> Iterable[Finding]:
-    """All that `RULES` say about one file, each once with the number of lines that it is about."""
+    """All that `RULES` say about one file.
+
+    Each line has a finding of its own, so that an allowance hides no other line's. Beyond `MAX_PROBLEMS` of one rule, the rest
+    of the lines share one.
+    """
     text, path = file.document.text, str(file.path)
     if not text or any(error.rule == "C103" for error in file.errors):
         return
@@ -80,7 +87,9 @@ def check_layout(file: ReadFile) -> Iterable[Finding]:
         name = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
         counted = ", ".join(f"{count} × {name[end]}" for end, count in ends.most_common())
         fix = Fix(f"ended every line with {name[usual]}", edits) if readable else None
-        yield MIXED_LINE_ENDS.at(path, (edits[0].line, edits[0].column), f"mixed line ends: {counted}", "use one kind", fix)
+        place = edits[0].line, edits[0].column
+        finding = MIXED_LINE_ENDS.at(path, place, f"mixed line ends: {counted}", "use one kind", fix)
+        yield replace(finding, last_line=edits[-1].line)
     if not text.endswith(("\n", "\r")):
         last = (len(lines), len(lines[-1]) + 1)
         fix = Fix("ended the last line", (Edit(*last, *last, usual),)) if readable else None
@@ -101,33 +110,48 @@ def _lines_whose_spaces_count(file: ReadFile) -> frozenset[int]:
     return frozenset(kept)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """What is wrong on one line, and the edit that mends it."""
+
+    line: int
+    column: int
+    problem: str
+    edit: Edit | None = None
+
+
+def _line_by_line(file: ReadFile, rule: Rule, spots: Sequence[_Spot], hint: str, done: str = "") -> Iterable[Finding]:
+    path = str(file.path)
+    for spot in spots[:MAX_PROBLEMS]:
+        fix = Fix(f"{done} the line", (spot.edit,)) if spot.edit else None
+        yield rule.at(path, (spot.line, spot.column), spot.problem, hint, fix)
+    rest = spots[MAX_PROBLEMS:]
+    if rest:
+        count = f"{len(rest)} more line{'s' * (len(rest) != 1)}"
+        edits = tuple(spot.edit for spot in rest if spot.edit)
+        fix = Fix(f"{done} {count}", edits) if edits else None
+        finding = rule.at(path, (rest[0].line, rest[0].column), f"{rule.title}: {count} from here on", hint, fix)
+        yield replace(finding, last_line=rest[-1].line)
+
+
 def _spaces(file: ReadFile, kept: frozenset[int]) -> Iterable[Finding]:
-    path, lines = str(file.path), file.document.lines
-    edits: list[Edit] = []
-    tabs: list[Edit] = []
-    for number, line in enumerate(lines):
-        if number in kept or not line:
+    trailing: list[_Spot] = []
+    tabs: list[_Spot] = []
+    for number, line in enumerate(file.document.lines, start=1):
+        if number - 1 in kept or not line:
             continue
         before = line[: len(line) - len(line.lstrip())] if "\t" in line else ""
-        if "\t" in before and len(before) < len(line):
-            tabs.append(Edit(number + 1, 1, number + 1, len(before) + 1, before.replace("\t", "  ")))
+        if "\t" in before and len(before) < len(line) and not file.is_markdown:
+            edit = Edit(number, 1, number, len(before) + 1, before.replace("\t", "  "))
+            tabs.append(_Spot(number, line.index("\t") + 1, "a tab before the text of the line", edit))
         if line[-1:] in _SPACES:
             kept_text = len(line.rstrip(" \t"))
             # Two spaces at the end of a Markdown line are its way to break a line.
             if not (file.is_markdown and line[kept_text:] == "  "):
-                edits.append(Edit(number + 1, kept_text + 1, number + 1, len(line) + 1, ""))
-    if edits:
-        fix = Fix(f"took the spaces from the end of {_lines(len(edits))}", tuple(edits))
-        problem = f"spaces at the end of {_lines(len(edits))}"
-        yield TRAILING.at(path, (edits[0].line, edits[0].column), problem, "delete them", fix)
-    if tabs and not file.is_markdown:
-        position = tabs[0].line, lines[tabs[0].line - 1].index("\t") + 1
-        fix = Fix(f"wrote spaces for the tabs before {_lines(len(tabs))}", tuple(tabs))
-        yield TAB.at(path, position, f"tabs before the text of {_lines(len(tabs))}", "indent with spaces", fix)
-
-
-def _lines(count: int) -> str:
-    return f"{count} line{'s' * (count != 1)}"
+                edit = Edit(number, kept_text + 1, number, len(line) + 1, "")
+                trailing.append(_Spot(number, kept_text + 1, "spaces at the end of the line", edit))
+    yield from _line_by_line(file, TRAILING, trailing, "delete them", "took the spaces from the end of")
+    yield from _line_by_line(file, TAB, tabs, "indent with spaces", "wrote spaces for the tabs before")
 
 
 def _other_line_ends(text: str, usual: str) -> Iterable[Edit]:
@@ -139,11 +163,13 @@ def _other_line_ends(text: str, usual: str) -> Iterable[Edit]:
 
 
 def _invisible(file: ReadFile) -> Iterable[Finding]:
-    seen: set[str] = set()
+    spots: list[_Spot] = []
     for number, line in enumerate(file.document.lines, start=1):
+        seen: set[str] = set()
         for found in () if line.isascii() else _INVISIBLE.finditer(line):
             if found[0] not in seen:
                 seen.add(found[0])
                 name = unicodedata.name(found[0], "no name").lower()
                 problem = f"the invisible character U+{ord(found[0]):04X} ({name})"
-                yield INVISIBLE.at(str(file.path), (number, found.start() + 1), problem, "delete it")
+                spots.append(_Spot(number, found.start() + 1, problem))
+    yield from _line_by_line(file, INVISIBLE, spots, "delete it")

@@ -122,6 +122,18 @@ def test_fix_in_json_leaves_stdout_to_the_result(cai: Cai, tmp_path: Path) -> No
     assert "C221 mended" in result.err
 
 
+def test_what_many_lines_have_alike_is_shown_once_with_their_numbers(cai: Cai, tmp_path: Path) -> None:
+    path = tmp_path / "one.md"
+    path.write_text("".join(f"- Be {word}. \n" for word in ("kind", "brief", "calm", "fair", "here", "polite", "glad", "just")))
+    plain = cai("check", path)
+    assert plain.out.splitlines() == [
+        f"{path}:1:11 C221 warning: spaces at the end of the line, also on lines 2, 3, 4, 5, 6 and 2 more (delete them)"
+    ]
+    assert plain.err == "0 errors and 8 warnings in 1 file; --fix mends 8 of them\n"
+    assert len(json.loads(cai("check", path, "--json").out)["findings"]) == 8
+    assert "the line, also on lines 2, 3, 4, 5, 6 and 2 more\n" in cai("check", path, "--fix").err
+
+
 def test_diff_shows_and_writes_nothing(cai: Cai, tmp_path: Path) -> None:
     path = tmp_path / "one.md"
     path.write_text("- Be kind. \n")

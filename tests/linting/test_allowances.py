@@ -8,6 +8,7 @@ import pytest
 
 from constitution.linting import lint
 from constitution.loading import load_constitution
+from constitution.reading import MAX_PROBLEMS
 
 FILE = """\
 {top}name: mine
@@ -86,6 +87,43 @@ def test_what_cannot_be_allowed_is_told(tmp_path: Path, comment: str, words: str
     assert words in finding.problem
 
 
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("C217", "Be\u200b kind."),
+        ("C221", "Be kind.  "),
+        ("C224", "Be\n      \tkind."),
+    ],
+)
+def test_an_allowance_of_layout_covers_its_own_line_and_hides_no_other(tmp_path: Path, rule: str, text: str) -> None:
+    entry = "  - id: {}\n    principle: {}\n    tests: [{{prompt: Hi, better: Hello., worse: Go.}}]\n"
+    first, second = entry.format("one", text), entry.format("two", text.replace("kind", "calm"))
+    at = next(n for n, line in enumerate(first.split("\n")) if line.endswith("  ") or "\t" in line or "\u200b" in line)
+    lines = first.split("\n")
+    lines[at] = lines[at].rstrip() + f"  # cai: allow {rule}" + "  " * (rule == "C221")
+    path = tmp_path / "one.yaml"
+    path.write_text("principles:\n" + first + second)
+    assert [finding.line for finding in lint([path]).findings] == [at + 2, at + 2 + first.count("\n")]
+    path.write_text("principles:\n" + "\n".join(lines) + second)
+    (finding,) = lint([path]).findings
+    assert (finding.rule, finding.line) == (rule, at + 2 + first.count("\n"))
+
+
+def test_a_finding_about_several_lines_needs_an_allowance_of_all_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "one.md"
+    for allowed, left in (("- Be kind. <!-- cai: allow C223 -->\r\n", ["C223", "C232"]), ("<!-- cai: allow C223 -->\n", [])):
+        path.write_bytes(f"{allowed}- Be brief.\n- Be calm.\r\n- Be here.\n- Be it.\n".encode())
+        assert sorted(finding.rule for finding in lint([path]).findings) == left
+
+
+def test_the_rest_of_many_lines_is_not_hidden_by_an_allowance_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    entry = "  - id: a\n    principle: b # cai: allow C221  \n    tests: [{prompt: Hi, better: Hello., worse: Go.}]\n"
+    path.write_text("principles:\n" + "#  \n" * MAX_PROBLEMS + entry + "#  \n" * 5)
+    findings = [finding for finding in lint([path]).findings if finding.rule == "C221"]
+    assert len(findings) == MAX_PROBLEMS + 1
+
+
 def test_an_error_stays_whatever_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text("# cai: allow C109 C206\nprinciples:\n  - id: a\n    principle: Always smile.\n    weigth: 1\n")
@@ -118,6 +156,7 @@ class TestMarkdown:
             ("# Mine\n\n<!-- cai: allow C206 -->\n- Always smile,\n  always.\n- Never shout.\n", [("C206", 6)]),
             ("# Mine\n\n- Smile,\n  always. <!-- cai: allow C206 (a song) -->\n", []),
             ("<!-- cai: allow C206 -->\n# Mine\n\n- Always smile.\n- Never shout.\n", []),
+            ("- Always smile. <!-- cai: allow C206 -->\n- Never shout.\n", [("C206", 2)]),
             ("# Mine\n\n- Always `<!-- cai: allow C206 -->` smile.\n", [("C206", 3)]),
             ("# Mine\n\n- Always smile. <!-- cai: allow C206\n", [("C206", 3)]),
         ],

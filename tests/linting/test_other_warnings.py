@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.linting import Finding, lint
+from constitution.linting import Finding, fix, lint
+from constitution.reading import MAX_PROBLEMS
 from constitution.rendering import FAULT, NOTHING_TO_CHANGE
 
 HELLO = {"prompt": "Hi", "better": "Hello.", "worse": "Go."}
@@ -192,8 +193,18 @@ class TestLayout:
         (folder / name).write_bytes(raw)
         return [(finding.rule, finding.line, finding.column) for finding in lint([folder / name]).findings]
 
-    def test_spaces_at_ends_of_lines_are_told_once_a_file(self, tmp_path: Path) -> None:
-        assert self._of(tmp_path, b"- Be kind. \n- Be brief.\t\n") == [("C221", 1, 11)]
+    def test_spaces_at_ends_of_lines_are_told_line_by_line(self, tmp_path: Path) -> None:
+        assert self._of(tmp_path, b"- Be kind. \n- Be brief.\t\n") == [("C221", 1, 11), ("C221", 2, 12)]
+
+    def test_beyond_the_bound_the_rest_of_the_lines_share_one_finding_and_all_are_mended(self, tmp_path: Path) -> None:
+        lines = MAX_PROBLEMS + 7
+        path = tmp_path / "one.yaml"
+        path.write_text("#  \n" * lines + "principles:\n  - id: a\n    principle: b\n")
+        findings = [finding for finding in lint([path]).findings if finding.rule == "C221"]
+        assert [finding.line for finding in findings] == list(range(1, MAX_PROBLEMS + 2))
+        assert "7 more lines" in findings[-1].problem
+        fix([path])
+        assert path.read_text().count("#\n") == lines
 
     def test_two_spaces_break_a_line_in_markdown(self, tmp_path: Path) -> None:
         assert self._of(tmp_path, b"- Be kind.  \n") == []
