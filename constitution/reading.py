@@ -37,7 +37,8 @@ class ReadFile:
     """One file as it was read. `constitution` is None where the file has errors; its `document` then holds what could be read.
 
     `ids` are the ids that it declares with their places, sound or not; `examined` are the entries whose templates are sound;
-    `unread` counts the problems beyond `MAX_PROBLEMS`.
+    `unread` counts the problems beyond `MAX_PROBLEMS`; where there are so many, templates are not looked for any more, and
+    `uncounted` says that some were left.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class ReadFile:
     ids: list[tuple[str, Place]] = field(default_factory=list[tuple[str, Place]])
     examined: set[int] = field(default_factory=set[int])
     unread: int = 0
+    uncounted: bool = False
 
     @property
     def is_markdown(self) -> bool:
@@ -80,13 +82,13 @@ def read_file(path: Path) -> ReadFile:
         if read.unread:
             last = read.errors[-1]
             hint = "mend the others first"
-            read.errors.append(PrincipleFileError(str(path), last.line, last.column, _more(read.unread), hint, last.rule))
+            read.errors.append(PrincipleFileError(str(path), last.line, last.column, _more(read), hint, last.rule))
         read.constitution = None if read.errors else constitution
     return read
 
 
-def _more(count: int) -> str:
-    return f"and {count} more problem{'s' * (count != 1)} in this file"
+def _more(read: ReadFile) -> str:
+    return f"and {'at least ' * read.uncounted}{read.unread} more problem{'s' * (read.unread != 1)} in this file"
 
 
 def _text(read: ReadFile) -> str | None:
@@ -214,6 +216,9 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
 def _read_templates(read: ReadFile, principles: object) -> None:
     count = 0
     for index, entry in enumerate(entries(principles)):
+        if read.unread:
+            read.uncounted = True
+            return
         at = ("principles", index)
         count += costly_templates(entry)
         if count > MAX_TEMPLATES:
@@ -224,8 +229,6 @@ def _read_templates(read: ReadFile, principles: object) -> None:
         problems = list(template_problems(read.document, at, entry))
         for each in problems:
             read.refuse(*each)
-        if read.unread:
-            return
         if not problems:
             read.examined.add(index)
 

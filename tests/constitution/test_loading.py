@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from constitution.errors import ConstitutionError, PrincipleFileError
 from constitution.loading import load_constitution, load_files, shipped_folder
+from constitution.reading import MAX_PROBLEMS
 from constitution.schema import Constitution
 
 GOOD = "name: small\nprinciples:\n  - id: kind\n    principle: Be kind.\n"
@@ -285,3 +286,31 @@ class TestMarkdown:
         for number in range(3):
             _write(tmp_path, "word " * 7_000 + f"\n\n- Rule {number}.\n", f"rules-{number}.md")
         assert 39_990 < len(load_constitution([tmp_path]).description) <= 40_000
+
+
+@pytest.mark.parametrize(
+    ("line", "problems_of_each"),
+    [
+        ("    k{}: 1\n", 1),
+        ("    parameters{}: yes\n", 2),
+        ("  - {{id: a{}, principle: [x], weight: heavy, tests: 3}}\n", 3),
+        ("  - {{id: a{}, principle: yes}}\n", 1),
+        ("  - \n", 1),
+    ],
+)
+@pytest.mark.parametrize("count", [1000, 1001, 2700])
+def test_every_problem_is_told_or_counted(tmp_path: Path, line: str, problems_of_each: int, count: int) -> None:
+    """Problems beyond the first thousand were dropped without a word."""
+    lines = "".join(line.format(number) for number in range(count))
+    found = _problems(_write(tmp_path, f"principles:\n  - id: kind\n    principle: Be kind.\n{lines}"))
+    rest = count * problems_of_each - MAX_PROBLEMS
+    assert len(found) == min(count * problems_of_each, MAX_PROBLEMS + 1)
+    if rest:
+        assert found[-1].problem.startswith("and ")
+        assert f" {rest} more problem{'s' * (rest != 1)} in this file" in found[-1].problem
+
+
+def test_where_templates_are_left_unread_the_count_is_said_to_be_a_lower_bound(tmp_path: Path) -> None:
+    lines = "".join(f"  - {{id: a{number}, principle: '{{{{ w{number} '}}\n" for number in range(3000))
+    found = _problems(_write(tmp_path, f"principles:\n{lines}"))
+    assert found[-1].problem == "and at least 1 more problem in this file"
