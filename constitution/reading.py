@@ -6,6 +6,7 @@ Two forms: YAML (`name`, `description`, `principles`), and Markdown, where each 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class ReadFile:
 
     `ids` are the ids that it declares with their places, sound or not; `examined` are the entries whose templates are sound;
     `unread` counts the problems beyond `MAX_PROBLEMS`; where there are so many, templates are not looked for any more, and
-    `uncounted` says that some were left.
+    `uncounted` says that some were left. `marked` says that the file begins with a byte order mark, which its text leaves out.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class ReadFile:
     examined: set[int] = field(default_factory=set[int])
     unread: int = 0
     uncounted: bool = False
+    marked: bool = False
 
     @property
     def is_markdown(self) -> bool:
@@ -102,12 +104,13 @@ def _text(read: ReadFile) -> str | None:
     if size > MAX_FILE_BYTES:
         read.refuse("C102", 0, 0, f"{size} bytes is too much for a principle file", "split it")
         return None
+    read.marked = raw.startswith(codecs.BOM_UTF8)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # Its positions count from after a byte order mark.
-        marked = raw[3:] if raw.startswith(b"\xef\xbb\xbf") else raw
-        before = f"{marked[: error.start].decode('utf-8', errors='replace')}.".splitlines()
+        unmarked = raw.removeprefix(codecs.BOM_UTF8)
+        before = f"{unmarked[: error.start].decode('utf-8', errors='replace')}.".splitlines()
         read.refuse("C103", len(before), len(before[-1]), "not UTF-8 text", "save the file as UTF-8")
         return None
     lines = text.count("\n") + text.count("\r") - text.count("\r\n")

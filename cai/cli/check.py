@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,8 @@ def _show_diff(paths: Sequence[str]) -> int:
     report = lint(paths)
     changes = fixed_files(report)
     for each in changes:
-        typer.echo(visible(each.diff()), nl=False)
+        # On a terminal nothing may steer it; `patch` needs every byte.
+        typer.echo(visible(each.diff()) if sys.stdout.isatty() else each.diff().encode(), nl=False)
     if report.errors:
         typer.echo(f"{_many(report.errors, 'error')}: `cai check` tells them", err=True)
     return CHECKS_FAILED if changes or report.errors else 0

@@ -6,7 +6,9 @@ afterwards; the others mend an error, so that the file could not be read before.
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
 import os
 import shutil
 import tempfile
@@ -26,26 +28,31 @@ from constitution.reading import ReadFile
 
 ROUNDS = 20
 """One fix can make place for another: an id that is put in quotes is then seen not to be a proper id."""
-_MARK = "\ufeff".encode()
+_MARK = "\ufeff"
 _Span: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 """Line and column of the beginning and of the end."""
 
 
 @dataclass(frozen=True)
 class FixedFile:
-    """A file's text before and after, without byte order mark, and what was mended in it."""
+    """A file's text before and after, and what was mended in it. A byte order mark is no part of the texts: `marked`."""
 
     path: Path
     before: str
     after: str
     mended: tuple[Finding, ...]
+    marked: bool = False
 
     def diff(self) -> str:
-        """A unified diff, ready for `patch -p0`."""
-        before, after = self.before.splitlines(keepends=True), self.after.splitlines(keepends=True)
-        lines = difflib.unified_diff(before, after, str(self.path), str(self.path))
+        """A unified diff, ready for `patch -p0`, which knows no end of a line but LF: all others stand in the lines."""
+        # A control character in the name could make lines of its own.
+        name = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(self.path))
+        lines = difflib.unified_diff(self._lines(self.before), self._lines(self.after), name, name)
         # A last line without its end is marked as `diff` marks it.
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+    def _lines(self, text: str) -> Sequence[str]:
+        return io.StringIO(_MARK * self.marked + text, newline="\n").readlines()
 
 
 class FixingError(Exception):
@@ -84,7 +91,7 @@ def fix(paths: Sequence[str | Path]) -> tuple[Sequence[FixedFile], Report]:
             write(each)
             first = written.get(each.path, each)
             mended = each.mended if first is each else first.mended + each.mended
-            written[each.path] = FixedFile(each.path, first.before, each.after, mended)
+            written[each.path] = FixedFile(each.path, first.before, each.after, mended, each.marked)
         report = lint(paths)
     return tuple(written.values()), report
 
@@ -103,7 +110,7 @@ def _fixed(file: ReadFile, findings: Sequence[Finding]) -> FixedFile:
         if (finding.severity == "error" or id(finding) in safe) and _take(its_own, taken):
             edits += its_own
             mended.append(finding)
-    return FixedFile(file.path, before, apply_edits(before, edits), tuple(mended))
+    return FixedFile(file.path, before, apply_edits(before, edits), tuple(mended), file.marked)
 
 
 def _safe(file: ReadFile, findings: Sequence[Finding]) -> Sequence[Finding]:
@@ -166,13 +173,12 @@ def write(change: FixedFile) -> None:
     target = change.path.resolve()
     try:
         raw = target.read_bytes()
-        marked = raw.startswith(_MARK)
         if raw.decode("utf-8-sig", errors="replace") != change.before:
             raise FixingError(change.path, "it was changed meanwhile; nothing was written to it")
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write((_MARK if marked else b"") + change.after.encode())
+                file.write((_MARK * raw.startswith(codecs.BOM_UTF8) + change.after).encode())
                 file.flush()
                 os.fsync(file.fileno())
             shutil.copymode(target, name)

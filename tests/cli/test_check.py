@@ -145,6 +145,12 @@ def test_diff_shows_and_writes_nothing(cai: Cai, tmp_path: Path) -> None:
     assert (cai("check", path, "--diff").code, cai("check", path, "--diff").out) == (0, "")
 
 
+def test_a_diff_that_goes_into_a_file_keeps_every_character(cai: Cai, tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_bytes("- Be kind. \r\n- Be “brief”.\u00a0x\r\n".encode())
+    lines = cai("check", tmp_path, "--diff").out.split("\n")
+    assert lines[-4:] == ["-- Be kind. \r", "+- Be kind.\r", " - Be “brief”.\u00a0x\r", ""]
+
+
 def test_diff_does_not_hide_errors_that_it_cannot_mend(cai: Cai, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(BROKEN)
     result = cai("check", tmp_path, "--diff")

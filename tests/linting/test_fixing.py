@@ -161,6 +161,41 @@ def test_the_diff_is_one_that_patch_applies(tmp_path: Path) -> None:
     assert path.read_text() == UNTIDY.replace("\r", "")
 
 
+@pytest.mark.skipif(shutil.which("patch") is None, reason="there is no `patch` here")
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        UNTIDY,
+        UNTIDY.replace("\r", ""),
+        "name: a\rdescription: hello  \nprinciples:\n  - id: kind\n    principle: Be kind.\n",
+        "name: a\r\nprinciples:\r  - id: kind  \r\n    principle: Be kind.\n    rationale: x",
+        "name: a\x85description: 'b'  \nprinciples:\n  - {id: kind, principle: Be\u2028kind.} \n",
+        "# one\u2028# two  \u2029principles:\u2028  - {principle: Be kind.} \r\r\n",
+    ],
+)
+def test_patch_makes_of_the_old_file_what_fix_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, mark: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("file.yaml")
+    _write(tmp_path, mark + text)
+    (change,) = fixed_files(lint([path]))
+    command = ["patch", "-p0", "--binary"]
+    done = subprocess.run(command, input=change.diff().encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    patched = path.read_bytes()
+    _write(tmp_path, mark + text)
+    write(change)
+    assert patched == path.read_bytes()
+    assert patched != (mark + text).encode()
+
+
+def test_a_name_cannot_make_lines_of_a_diff() -> None:
+    lines = FixedFile(Path("a\n--- b\n"), "- x \n", "- x\n", ()).diff().split("\n")
+    assert [line for line in lines if line.startswith("---")] == ["--- a\\x0a--- b\\x0a"]
+
+
 def test_the_diff_of_nothing_is_empty() -> None:
     assert FixedFile(Path("a"), "same\n", "same\n", ()).diff() == ""
 
