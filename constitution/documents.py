@@ -53,13 +53,14 @@ WHOLE = Place(1, 1, Span(0, 0, 0, 0))
 
 
 class DocumentProblem(NamedTuple):
-    """A problem at a 1-based line and column; `rule` as in `PrincipleFileError`."""
+    """A problem at a 1-based line and column; `rule` and `loc` as in `PrincipleFileError`."""
 
     line: int
     column: int
     problem: str
     hint: str = ""
     rule: str = ""
+    loc: Path | None = None
 
 
 @dataclass
@@ -165,7 +166,7 @@ class _Reader:
     def _unreadable(self, rule: str, path: Path, node: Node, problem: str, hint: str) -> None:
         self.document.unreadable.add(path)
         line, column = node.span.line + 1, node.span.column + 1
-        self.document.problems.append(DocumentProblem(line, column, problem, hint, rule))
+        self.document.problems.append(DocumentProblem(line, column, problem, hint, rule, path))
 
     def _mapping(self, node: MappingNode, path: Path, above: frozenset[int]) -> Mapping[str, Any]:
         values: dict[str, Any] = {}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class PrincipleFileError:
     """One problem of one file. `line` and `column` are 1-based; 0 where the file as a whole is meant.
 
-    `rule` is the stable id (`C105`) under which `constitution.linting.rules` explains this kind of problem.
+    `rule` is the stable id (`C105`) under which `constitution.linting.rules` explains this kind of problem. `loc` leads by keys
+    and positions to the value in the file's data, or to where one is missing; None where none is meant.
     """
 
     path: str
@@ -19,6 +20,7 @@ class PrincipleFileError:
     problem: str
     hint: str = ""
     rule: str = ""
+    loc: tuple[str | int, ...] | None = None
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}:{self.column}" if self.line else self.path

@@ -67,12 +67,12 @@ class ReadFile:
         """What a constitution without a name is called: the file's name without its suffix, as text."""
         return self.path.stem.encode(errors="replace").decode()
 
-    def refuse(self, rule: str, line: int, column: int, problem: str, hint: str = "") -> None:
+    def refuse(self, rule: str, line: int, column: int, problem: str, hint: str = "", loc: Loc | None = None) -> None:
         """Note an error; 0 for line and column means the file as a whole."""
         if len(self.errors) >= MAX_PROBLEMS:
             self.unread += 1
             return
-        self.errors.append(PrincipleFileError(str(self.path), line, column, problem, hint, rule))
+        self.errors.append(PrincipleFileError(str(self.path), line, column, problem, hint, rule, loc))
 
 
 def read_file(path: Path) -> ReadFile:
@@ -188,7 +188,7 @@ def _principle_of_bullet(read: ReadFile, bullet: Bullet, identity: str) -> Itera
 def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
     document = read.document = read_document(text)
     for each in document.problems:
-        read.refuse(each.rule, each.line, each.column, each.problem, each.hint)
+        read.refuse(each.rule, each.line, each.column, each.problem, each.hint, each.loc)
     content: object = document.value
     if content is None:
         if not document.problems:
@@ -212,7 +212,7 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
             # An error of the file as a whole is an id used twice, which is told with its place.
             if each.loc and (each.loc not in flagged or each.rule == "C109"):
                 place = document.place(each.loc)
-                read.refuse(each.rule, place.line, place.column, each.problem, each.hint)
+                read.refuse(each.rule, place.line, place.column, each.problem, each.hint, each.loc)
         return None
 
 
@@ -250,7 +250,7 @@ def _refuse_booleans(read: ReadFile) -> set[Loc]:
             found.add(path)
             place = read.document.place(path)
             hint = "put it in quotes: YAML reads yes, no, on and off as booleans"
-            read.refuse("C117", place.line, place.column, f"`{path[-1]}` is read as {value}", hint)
+            read.refuse("C117", place.line, place.column, f"`{path[-1]}` is read as {value}", hint, path)
     return found
 
 

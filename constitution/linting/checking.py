@@ -13,7 +13,7 @@ from constitution.linting.declarations import check_parameters, check_tags
 from constitution.linting.demonstrations import check_demonstrations
 from constitution.linting.findings import Finding, Fix
 from constitution.linting.layout import check_layout
-from constitution.linting.mending import fix_of, fixes
+from constitution.linting.mending import fixes
 from constitution.linting.overlap import check_overlap
 from constitution.linting.placed import PlacedPrinciple, placed_principles
 from constitution.linting.registry import ALLOWABLE, RULES
@@ -52,7 +52,7 @@ def lint(paths: Sequence[str | Path]) -> Report:
     found: dict[str, list[Finding]] = defaultdict(list)
     known = fixes(files)
     for error in errors:
-        found[error.path].append(_finding(error, fix_of(error, known)))
+        found[error.path].append(_finding(error, known.get((error.path, error.loc, error.rule))))
     for finding in _warnings(files, placed_principles(files)):
         found[finding.path].append(finding)
     for file in files:

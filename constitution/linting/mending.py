@@ -5,89 +5,96 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, get_args, get_origin
 
 import yaml
 
 from constitution.documents import Document
 from constitution.documents import Path as Loc
-from constitution.errors import PrincipleFileError
 from constitution.ids import first_words, unused
 from constitution.linting.findings import Edit, Fix
-from constitution.reading import ReadFile, entries
+from constitution.reading import ReadFile
 from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
+
+Mended: TypeAlias = tuple[str, Loc | None, str]
+"""Path, place in the data and rule of an error."""
+
+
+def _holds_a_text(annotation: Any) -> bool:
+    if get_origin(annotation) in (tuple, dict):
+        return False
+    return annotation is str or any(map(_holds_a_text, get_args(annotation)))
+
 
 _TEXTS = frozenset(
     name
     for model in (Constitution, Demonstration, Principle, PrincipleTest)
     for name, field in model.model_fields.items()
-    if "str" in str(field.annotation) and not any(word in str(field.annotation) for word in ("tuple", "dict"))
+    if _holds_a_text(field.annotation)
 )
 
 
-def fixes(files: Sequence[ReadFile]) -> dict[tuple[str, int, int, str], Fix]:
-    """What can be mended, by path, line, column and rule of the error that it mends."""
+def fixes(files: Sequence[ReadFile]) -> dict[Mended, Fix]:
+    """What can be mended, by the error that it mends."""
     if not any(file.errors for file in files):
         return {}
     taken = {identity: 0 for file in files for identity, _ in file.ids}
-    found: dict[tuple[str, int, int, str], Fix] = {}
+    found: dict[Mended, Fix] = {}
     for file in files:
-        if not file.errors or file.is_markdown or not file.value:
-            continue
-        mender = _Mender(file, taken)
-        found.update(((str(file.path), *wanted), fix) for wanted, fix in mender.fixes())
+        if file.errors and file.value and not file.is_markdown:
+            found.update(_Mender(file, taken).fixes())
     return found
-
-
-def fix_of(error: PrincipleFileError, known: dict[tuple[str, int, int, str], Fix]) -> Fix | None:
-    """The fix of an error, if it has one."""
-    fix = known.get((error.path, error.line, error.column, error.rule))
-    # Several keys of one entry can be missing, all told at its beginning; only an id can be made.
-    return None if fix is not None and error.rule == "C110" and "`id`" not in error.problem else fix
 
 
 class _Mender:
     """Makes the fixes of one file's errors."""
 
     def __init__(self, file: ReadFile, taken: dict[str, int]) -> None:
+        self.errors = file.errors
         self.document = file.document
         self.taken = taken
-        self.wanted = {(error.line, error.column, error.rule) for error in file.errors}
         self.spans = Counter(place.span for place in self.document.places.values())
         self.newline = "\r\n" if "\r\n" in self.document.text else "\n"
 
-    def fixes(self) -> Iterable[tuple[tuple[int, int, str], Fix]]:
-        """Each fix, with line, column and rule of the error that it mends."""
-        for index, entry in enumerate(entries(self.document.value.get("principles"))):
-            at = ("principles", index)
-            text, given = entry.get("principle"), entry.get("id")
-            if (wanted := self._error(at, "C110")) and "id" not in entry and isinstance(text, str) and text.strip():
-                identity = self._new_id(text)
-                yield wanted, Fix(f"wrote the id `{identity}`", (self._insert_id(at, _as_yaml(identity)),))
-            if (
-                (wanted := self._error((*at, "id"), "C114"))
-                and isinstance(given, str)
-                and re.search(r"[a-z0-9]", given.lower())
-            ):
-                edit = self._replace((*at, "id"), _as_yaml(self._new_id(given)))
-                if edit:
-                    yield wanted, Fix(f"wrote the id {edit.text}", (edit,))
-        for path in self.document.places:
-            if (wanted := self._error(path, "C117")) and _belongs_in_quotes(self.document, path):
-                span = self.document.places[path].span
-                source = self.document.lines[span.line][span.column : span.end_column]
-                edit = self._replace(path, f'"{source}"')
-                if edit and '"' not in source:
-                    yield wanted, Fix(f"put {source} in quotes", (edit,))
+    def fixes(self) -> Iterable[tuple[Mended, Fix]]:
+        for error in self.errors:
+            fix = self._fix(error.rule, error.loc) if error.loc else None
+            if fix is not None:
+                yield (error.path, error.loc, error.rule), fix
+
+    def _fix(self, rule: str, loc: Loc) -> Fix | None:
+        match rule, loc:
+            case "C110", ("principles", int(), "id"):
+                return self._missing_id(loc[:-1])
+            case "C114", ("principles", int(), "id"):
+                return self._improper_id(loc)
+            case "C117", _ if loc in self.document.places and _belongs_in_quotes(self.document, loc):
+                return self._quotes(loc)
+            case _:
+                return None
+
+    def _missing_id(self, at: Loc) -> Fix | None:
+        text = _value(self.document.value, at).get("principle")
+        if not isinstance(text, str) or not text.strip():
+            return None
+        identity = self._new_id(text)
+        return Fix(f"wrote the id `{identity}`", (self._insert_id(at, _as_yaml(identity)),))
+
+    def _improper_id(self, loc: Loc) -> Fix | None:
+        given = _value(self.document.value, loc)
+        if not isinstance(given, str) or not re.search(r"[a-z0-9]", given.lower()):
+            return None
+        edit = self._replace(loc, _as_yaml(self._new_id(given)))
+        return Fix(f"wrote the id {edit.text}", (edit,)) if edit else None
+
+    def _quotes(self, loc: Loc) -> Fix | None:
+        span = self.document.places[loc].span
+        source = self.document.lines[span.line][span.column : span.end_column]
+        edit = self._replace(loc, f'"{source}"')
+        return Fix(f"put {source} in quotes", (edit,)) if edit and '"' not in source else None
 
     def _new_id(self, text: str) -> str:
         return unused(first_words(text), self.taken)
-
-    def _error(self, path: Loc, rule: str) -> tuple[int, int, str] | None:
-        """The error of this rule at a path, if there is one."""
-        place = self.document.places.get(path)
-        error = (place.line, place.column, rule) if place else None
-        return error if error in self.wanted else None
 
     def _replace(self, path: Loc, text: str) -> Edit | None:
         """An edit of a plain value on one line; None where it is anything else, or an alias, or has a tag."""

@@ -17,6 +17,7 @@ from constitution.errors import ConstitutionError
 from constitution.linting import FixedFile, FixingError, fix, fixed_files, lint
 from constitution.linting.fixing import write
 from constitution.loading import load_constitution
+from constitution.reading import MAX_PROBLEMS
 
 UNTIDY = """\
 # My rules   \r
@@ -104,6 +105,22 @@ def test_what_would_be_a_guess_is_left_alone(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
     with pytest.raises(ConstitutionError):
         load_constitution([path])
+
+
+def test_the_line_that_counts_further_problems_is_not_taken_for_the_problem_before_it(tmp_path: Path) -> None:
+    tags = ", ".join(["no"] * (MAX_PROBLEMS + 1))
+    path = _write(tmp_path, f"principles:\n  - id: a\n    principle: x\n    applies_to: [{tags}]\n")
+    findings = [finding for finding in lint([path]).findings if finding.rule == "C117"]
+    assert len(findings) == MAX_PROBLEMS + 1
+    (counting,) = (finding for finding in findings if finding.fix is None)
+    assert counting.problem == "and at least 1 more problem in this file"
+
+
+def test_only_the_missing_id_of_several_missing_keys_is_made(tmp_path: Path) -> None:
+    path = _write(tmp_path, "principles:\n  - principle: Be kind.\n    tests: [{prompt: x}]\n  - weight: 2\n")
+    missing = [finding for finding in lint([path]).findings if finding.rule == "C110"]
+    assert len(missing) == 5
+    assert [finding.problem for finding in missing if finding.fix] == ["`id` is missing"]
 
 
 def test_files_without_findings_to_fix_are_not_touched(tmp_path: Path) -> None:
