@@ -70,6 +70,78 @@ def test_an_error_names_the_revision_and_not_a_temporary_folder(repository: Path
     assert str(caught.value).startswith("HEAD:bad.yaml:1:")
 
 
+def _commit(repository: Path) -> None:
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "more")
+
+
+def _asked(name: str) -> list[str] | str:
+    """What a name gives, or the problem; without what a path is below."""
+    try:
+        return [p.principle for p in load_named(name).principles]
+    except ConstitutionError as caught:
+        return caught.errors[0].problem.partition(", to ")[0]
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"rules/same.md": "kind.md"},
+        {"rules/other.md": "plain.txt"},
+        {"rules/chain.md": "chain2.md", "rules/chain2.md": "plain.txt"},
+        {"rules/up.md": "../plain.md"},
+        {"rules/machine.md": "/etc/hostname"},
+        {"rules/nowhere.md": "none.md"},
+        {"rules/loop.md": "loop.md"},
+        {"alias": "rules"},
+    ],
+)
+def test_links_of_a_revision_are_judged_as_those_of_a_folder(repository: Path, links: dict[str, str]) -> None:
+    """The folder itself is the oracle. A link was read as a file that says where the link leads."""
+    (repository / "plain.md").write_text("- Be plain.\n")
+    (repository / "rules" / "plain.txt").write_text("- Be a text.\n")
+    for link, target in links.items():
+        (repository / link).symlink_to(target)
+    _commit(repository)
+    for name in ("rules", "rules/kind.md", *(link for link in links if link == "alias")):
+        assert _asked(f"HEAD:{name}") == _asked(name)
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../../../../../etc/hostname", "hop.md"])
+def test_a_revision_never_gives_a_file_of_the_machine(repository: Path, target: str) -> None:
+    (repository / "named.md").symlink_to(target)
+    (repository / "hop.md").symlink_to("/etc/hostname")
+    _commit(repository)
+    assert _asked("HEAD:named.md") == "a link that leads out of the repository"
+
+
+def test_a_link_that_is_named_itself_is_followed_within_the_revision(repository: Path) -> None:
+    (repository / "named.md").symlink_to("rules/kind.md")
+    _commit(repository)
+    (repository / "rules" / "kind.md").write_text("- Uncommitted.\n")
+    assert _asked("HEAD:named.md") == ["Be kinder."]
+
+
+def test_only_what_lies_directly_in_a_folder_is_fetched(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "rules" / "below").mkdir()
+    for number in range(3):
+        (repository / "rules" / "below" / f"{number}.md").write_text(f"- Be {number}.\n")
+    _commit(repository)
+    asked: list[list[str]] = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **keys: asked.append(command) or run(command, **keys))
+    assert _asked("HEAD:rules") == ["Be kinder."]
+    assert sum("cat-file" in command for command in asked) == 2
+    assert _asked("HEAD:rules/below/1.md") == ["Be 1."]
+
+
+def test_the_root_of_a_repository_can_be_named(repository: Path) -> None:
+    (repository.parent / "bad.yaml").unlink()
+    (repository.parent / "top.md").write_text("- Be on top.\n")
+    _commit(repository.parent)
+    assert _asked("HEAD:..") == ["Be on top."]
+
+
 def test_outside_a_repository_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
