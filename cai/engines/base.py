@@ -26,6 +26,13 @@ class SamplingParams(BaseModel):
         1.0
     )
     top_k: Annotated[int, Field(ge=0, description="Draw from so many likeliest tokens; 0: from all.")] = 0
+    min_p: Annotated[
+        float, Field(ge=0.0, le=1.0, description="Leave out tokens less likely than this share of the likeliest; 0: none.")
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Field(gt=0.0, le=10.0, description="Above 1, tokens that stand in the prompt or the answer already become less likely."),
+    ] = 1.0
     max_tokens: Annotated[int, Field(ge=1, description="Longest answer, in tokens.")] = 256
     stop: Annotated[
         tuple[str, ...],
@@ -103,6 +110,52 @@ GenerationResult: TypeAlias = Generation | RequestFailure
 ScoreResult: TypeAlias = Scores | RequestFailure
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """What an engine has done since it was opened. Counters only grow; their ratios are what a display shows.
+
+    Args:
+        prompt_tokens: Prompt tokens that went through the model.
+        reused_tokens: Prompt tokens whose keys and values were there already (an earlier turn, a shared beginning).
+        completion_tokens: Tokens drawn.
+        row_steps: Rows decoded, summed over all decoding steps.
+        slot_steps: Rows there was room for, summed over all decoding steps: `row_steps / slot_steps` is the occupancy.
+        waiting: Requests accepted and not begun.
+        running: Requests in work.
+        retries: Requests sent again (servers).
+        smaller_batches: How often memory ran out and the batch was made smaller.
+    """
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    completion_tokens: int = 0
+    row_steps: int = 0
+    slot_steps: int = 0
+    waiting: int = 0
+    running: int = 0
+    retries: int = 0
+    smaller_batches: int = 0
+
+
+class GenerationStream(Protocol):
+    """Requests go in at any time, answers come out as they are ready: a critique can start when its own draft has ended."""
+
+    def submit(self, request: GenerationRequest) -> int:
+        """Hand in a request; never blocks on the model. Returns its ticket: 0, 1, 2 … in the order of submission."""
+        ...
+
+    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+        """(ticket, answer) as they are ready, each ticket once, until nothing submitted is unanswered.
+
+        Requests submitted while it is read are answered too; after it has ended, it may be called again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is unanswered and free what the stream holds. Safe to call twice."""
+        ...
+
+
 class Engine(Protocol):
     """A model that can generate and score. Results come in any order, as they are ready, each with its request's index."""
 
@@ -124,6 +177,27 @@ class Engine(Protocol):
         """Hash of exactly what determines the answer: fingerprint, prompt token ids, parameters, noise key, continuations."""
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]: ...
+    def statistics(self) -> EngineStatistics:
+        """What it has done so far; may be asked from another thread."""
+        ...
+
+    def stream(self) -> GenerationStream:
+        """A new stream of requests. What belongs together (the turns of one conversation) should go through one stream."""
+        ...
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        """Answer requests that are all known beforehand (`generate_all` does it with a stream)."""
+        ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]: ...
+
+
+def generate_all(engine: Engine, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+    """`Engine.generate` by way of `Engine.stream`."""
+    stream = engine.stream()
+    try:
+        for request in requests:
+            stream.submit(request)
+        yield from stream.results()
+    finally:
+        stream.close()
