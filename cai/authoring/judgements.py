@@ -15,9 +15,11 @@ from cai.engines.base import (
     Engine,
     GenerationRequest,
     GenerationResult,
+    GenerationStream,
     RequestFailure,
     ScoreRequest,
     ScoreResult,
+    generate_all,
 )
 from cai.labels import Compared, Judged, VerdictOdds, compare, judge
 from cai.records import Method
@@ -139,6 +141,16 @@ def _prompts(question: Question) -> list[Conversation]:
     return [render_comparison(question.principle, conversation, first, second, question.labels) for first, second in orders]
 
 
+class _WatchedStream:
+    def __init__(self, inner: GenerationStream, asked: set[Conversation]) -> None:
+        self._inner, self._asked = inner, asked
+        self.results, self.close = inner.results, inner.close
+
+    def submit(self, request: GenerationRequest) -> int:
+        self._asked.add(request.messages)
+        return self._inner.submit(request)
+
+
 class _Watched:
     """An engine that notes which conversations it had to read: under a memo, those that were not known yet."""
 
@@ -146,11 +158,14 @@ class _Watched:
         self._inner = inner
         self.fingerprint, self.context_tokens = inner.fingerprint, inner.context_tokens
         self.count_tokens, self.request_key = inner.count_tokens, inner.request_key
+        self.statistics = inner.statistics
         self.asked: set[Conversation] = set()
 
+    def stream(self) -> _WatchedStream:
+        return _WatchedStream(self._inner.stream(), self.asked)
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-        self.asked.update(request.messages for request in requests)
-        return self._inner.generate(requests)
+        return generate_all(self, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
         self.asked.update(request.messages for request in requests)

@@ -31,7 +31,9 @@ class SamplingParams(BaseModel):
     ] = 0.0
     repetition_penalty: Annotated[
         float,
-        Field(gt=0.0, le=10.0, description="Above 1, tokens that stand in the prompt or the answer already become less likely."),
+        Field(
+            gt=0.0, le=10.0, description="Above 1, tokens that stand in the prompt or the answer already become less likely."
+        ),
     ] = 1.0
     max_tokens: Annotated[int, Field(ge=1, description="Longest answer, in tokens.")] = 256
     stop: Annotated[

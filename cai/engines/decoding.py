@@ -1,103 +1,133 @@
-"""The decoding loop: rows that end leave, waiting ones take their slots, results come out as they are ready.
+"""The slot scheduler: rows that end leave, waiting ones take their slots, results come out as they are ready.
 
-Knows token ids; knows no conversations. Prompts go in by groups that share a beginning (`prefixes`), longest first. Each row's
-text depends on its own ids, parameters and noise seed, up to the rounding of the kernels. With `BatchLimits.exact` their shapes
-are chosen so that they round alike: the same text in any batch. Without, a near-tie may fall the other way in another one.
+Knows token ids; knows no conversations. What a new row has in common with one that runs, or has just ended, is copied from its
+slot and not computed again: a critique goes on where its own draft ended, and all prompts share their system text. Each row's
+text depends on its own ids, parameters and noise seed, up to the rounding of the kernels; with `BatchLimits.exact` on nothing
+else at all, because a draw that rounding could decide is decided by logits computed for that row alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
 
-from cai.engines.base import FinishReason, SamplingParams
+from cai.engines.base import EngineStatistics, FinishReason, SamplingParams
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.limits import BatchLimits
-from cai.engines.prefixes import Forest, TokenTree, group_by_prefix, padded_width
-from cai.engines.sampling import draw, position_seed, vocabulary_hash
+from cai.engines.prefixes import common_prefix, group_by_prefix
+from cai.engines.rows import Row
+from cai.engines.sampling import draw, draw_settled, penalise, position_seed, vocabulary_hash
 from cai.engines.slots import SlotCache
 
 _REFILL_SHARE = 8
 """Waiting rows are let in when an eighth of the slots is free: a prefill of a few rows is as cheap a token as one of many, and
 empty slots cost more than it does."""
 
+COLUMN_STEP = 64
+"""Slots grow by a multiple of so many columns, so that the cache is seldom copied."""
 
-@dataclass(slots=True, eq=False)
-class Row:
-    """One text in the making.
+_LOOK_AHEAD = 4
+"""Waiting rows looked at for one prefill, in multiples of the rows that run together."""
 
-    Args:
-        index: Of its request.
-        prompt: Token ids.
-        params: How its tokens are drawn. Rows with equal ones are drawn together: what does not matter to it keeps its default.
-        seed: Of its noise.
-        max_tokens: Of the answer.
-        most_tokens: Prompt plus answer may become this long.
-        generated: Tokens drawn so far.
-        finish: Why it ended; None while it goes on.
-    """
+_LEAST_SHARED_TOKENS = 16
+"""Copying fewer tokens than this from another slot is not worth a second look."""
 
-    index: int
-    prompt: list[int]
-    params: SamplingParams
-    seed: int
-    max_tokens: int
-    most_tokens: int
-    generated: list[int] = field(default_factory=list[int])
-    finish: FinishReason | None = None
+_MOST_PADDING = 1.25
+"""Rows of one prefill are chosen so that padding adds at most a quarter: on a CPU a padded token costs what a real one does."""
+
+SLACK_NATS = 4e-4
+"""How far log-probabilities in float32 may lie from those of the same row computed alone: eight times the largest difference
+seen on SmolLM2-135M (5e-5, with prompts of up to 900 tokens). It grows where a model shows that it is not enough."""
+
+_SLACK_OVER_SEEN = 8
+
+
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """Tokens whose keys and values lie in a slot behind the running ones."""
+
+    tokens: list[int]
+    claimed: bool = False
+
+
+_Donor = Row | _Kept
+
+
+@dataclass(eq=False, slots=True)
+class _Entrant:
+    """A row about to be let in, and where the beginning of its tokens lies already."""
+
+    row: Row
+    tokens: list[int]
+    donor: _Donor | None
+    shared: int
 
     @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.generated)
+    def suffix(self) -> int:
+        """How many tokens are to be computed."""
+        return len(self.tokens) - self.shared
 
 
-@dataclass(frozen=True, slots=True)
-class _Admission:
-    """Rows about to be let in: their trees, and where in them each row's tokens are."""
+class SlotScheduler:
+    """Runs rows to their end; implements `cai.engines.rows.Scheduler`.
 
-    forest: Forest
-    rows: list[Row]
-    trees: list[int]
-    paths: list[list[int]]
-
-
-class DecodingLoop:
-    """Runs rows to their end.
+    Slots 0, 1, 2 … hold the running rows; the slots behind them keep what ended rows left, newest first, until they are needed.
 
     Args:
         forward: The model.
         limits: Shrunk when memory runs out.
         ended: Says whether a row's answer is complete with its newest token.
-        vocabulary: Hashes of the vocabulary for the noise, from an earlier loop.
     """
 
-    def __init__(
-        self, forward: Forward, limits: BatchLimits, ended: Callable[[Row], bool], *, vocabulary: Tensor | None = None
-    ) -> None:
+    def __init__(self, forward: Forward, limits: BatchLimits, ended: Callable[[Row], bool]) -> None:
         self._forward = forward
         self._limits = limits
-        self._ended = ended
-        self._waiting: deque[list[Row]] = deque()
+        self._has_ended = ended
+        self._waiting: list[Row] = []
+        self._ordered = True
+        self._claims: dict[Row, _Kept] = {}
         self._running: list[Row] = []
+        self._kept: list[_Kept] = []
         self._attempting: list[Row] = []
-        self._slots = SlotCache(int(forward.config.num_hidden_layers))
-        self.vocabulary = vocabulary
+        self._ended: deque[Row] = deque()
+        self._slots = self._empty_slots()
+        self._vocabulary: Tensor | None = None
+        self._slack_nats = SLACK_NATS
+        self._prompt_tokens = self._reused_tokens = self._completion_tokens = 0
+        self._row_steps = self._slot_steps = self._smaller_batches = 0
 
-    def run(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """Decode all rows; each comes out when it has ended. `finish` None means that memory ran out for this row alone."""
-        self._queue(rows)
-        while self._waiting or self._running:
+    def add(self, row: Row) -> None:
+        """Queue a row. If a row that has just ended left most of its beginning in a slot, it goes first."""
+        tokens = [*row.prompt, *row.generated]
+        found = max(
+            ((common_prefix(kept.tokens, tokens), kept) for kept in self._kept if not kept.claimed),
+            key=lambda each: each[0],
+            default=None,
+        )
+        if found is not None and 2 * found[0] >= len(found[1].tokens) and found[0] >= _LEAST_SHARED_TOKENS:
+            found[1].claimed = True
+            self._claims[row] = found[1]
+        else:
+            self._ordered = False
+        self._waiting.append(row)
+
+    def run(self) -> Iterator[Row]:
+        """Rows as they end. `finish` None means that memory ran out for this row alone."""
+        while True:
+            while self._ended:
+                yield self._ended.popleft()
+            if not (self._waiting or self._running):
+                return
             ran_out = False
             try:
-                admission = self._choose()
-                if admission is not None:
-                    self._admit(admission)
+                entrants = self._choose()
+                if entrants:
+                    self._admit(entrants)
                 else:
                     self._step()
             except (RuntimeError, MemoryError) as error:
@@ -105,147 +135,304 @@ class DecodingLoop:
                     raise
                 ran_out = True  # handled outside, where the traceback no longer holds tensors
             if ran_out:
-                yield from self._go_on_with_less()
+                self._go_on_with_less()
             else:
                 self._limits.fitted()
-                yield from self._retire()
+                self._retire()
 
-    def _queue(self, rows: Sequence[Row]) -> None:
-        sequences = [[*row.prompt, *row.generated] for row in rows]
-        groups = group_by_prefix(sequences, self._limits.prefill_tokens, share=not self._limits.exact)
-        self._waiting = deque([rows[position] for position in group] for group in groups)
+    def drop(self, rows: Iterable[Row]) -> None:
+        """Forget rows that nobody waits for any more."""
+        dropped = set(rows)
+        self._waiting = [row for row in self._waiting if row not in dropped]
+        for row in dropped & self._claims.keys():
+            self._claims.pop(row).claimed = False
+        self._leave([slot for slot, row in enumerate(self._running) if row in dropped])
+        self._ended = deque(row for row in self._ended if row not in dropped)
 
-    def _choose(self) -> _Admission | None:
-        """The next rows to let in; None if there is no room, or too little to be worth a prefill."""
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            prompt_tokens=self._prompt_tokens,
+            reused_tokens=self._reused_tokens,
+            completion_tokens=self._completion_tokens,
+            row_steps=self._row_steps,
+            slot_steps=self._slot_steps,
+            waiting=len(self._waiting),
+            running=len(self._running),
+            smaller_batches=self._smaller_batches,
+        )
+
+    # ---- who goes in
+
+    def _choose(self) -> list[_Entrant]:
+        """The next rows to let in; none if there is no room, or too little to be worth a prefill."""
         limits, running = self._limits, len(self._running)
         free = limits.rows - running
-        waiting = sum(map(len, self._waiting))
-        if not waiting or (running and free < min(waiting, max(1, limits.rows // _REFILL_SHARE))):
-            return None
-        trees: list[TokenTree] = []
-        chosen: list[tuple[Row, int, list[int]]] = []
+        if not self._waiting or (running and free < min(len(self._waiting), max(1, limits.rows // _REFILL_SHARE))):
+            return []
+        self._order()
         widest = max((row.most_tokens for row in self._running), default=0)
-        longest_tree = 0
-        for group in self._waiting:
-            tree = TokenTree()
-            taken: list[tuple[Row, int, list[int]]] = []
-            for row in group:
-                rows = running + len(chosen) + len(taken) + 1
-                too_much = max(widest, row.most_tokens) * rows > limits.cache_tokens
-                if rows > limits.rows or (too_much and rows > 1):
-                    break
+        candidates: list[_Entrant] = []
+        for row in self._waiting[: _LOOK_AHEAD * limits.rows]:
+            rows = running + len(candidates) + 1
+            too_much = max(widest, row.most_tokens) * rows > limits.cache_tokens
+            if rows > limits.rows or (too_much and rows > 1):
+                break
+            entrant = self._entrant(row)
+            if not self._comes_later(entrant, candidates):
                 widest = max(widest, row.most_tokens)
-                taken.append((row, len(trees), tree.add([*row.prompt, *row.generated])))
-            longest_tree = max(longest_tree, len(tree))
-            if not taken or (trees and (len(trees) + 1) * longest_tree > limits.prefill_tokens):
-                break
-            if limits.exact and trees and padded_width(len(trees[0])) != padded_width(len(tree)):
-                break
-            trees.append(tree)
-            chosen += taken
-            if len(taken) < len(group):
-                break
-        if not chosen:
-            return None
-        rows, numbers, paths = zip(*chosen, strict=True)
-        return _Admission(Forest(tuple(trees)), list(rows), list(numbers), list(paths))
+                candidates.append(entrant)
+        return self._of_like_length(candidates)
 
-    def _admit(self, admission: _Admission) -> None:
-        """Prefill the rows' prompts, put them into slots and draw their first tokens."""
-        forward, forest = self._forward, admission.forest
-        self._attempting = [*self._running, *admission.rows]
-        cache = DynamicCache()  # without a config: layers with a window keep all columns too, since rows differ in length
-        mask = positions = None
-        if not forest.is_chains:
-            mask = forward.mask(forest.sees(), forest.sees(forward.window) if forward.window else None)
-            positions = forest.positions()
-        places = (admission.trees, [path[-1] for path in admission.paths])
-        logits_NV = forward.logits(forest.ids(), places, mask=mask, positions_BQ=positions, cache=cache)
-        first_slot = len(self._running)
-        self._reserve(max(row.length for row in self._attempting) + 1, cache)
-        for number, (tree, path) in enumerate(zip(admission.trees, admission.paths, strict=True)):
-            self._slots.fill(first_slot + number, cache, tree, path)
-        tokens = self._draw(logits_NV, admission.rows)
-        self._running += admission.rows
-        admitted = set(map(id, admission.rows))
-        while self._waiting and id(self._waiting[0][0]) in admitted:
-            rest = [row for row in self._waiting.popleft() if id(row) not in admitted]
-            if rest:
-                self._waiting.appendleft(rest)
-        self._append(admission.rows, tokens)
+    def _order(self) -> None:
+        """Rows that go on from a kept slot first, as they came; then the others, those with a common beginning together."""
+        if self._ordered:
+            return
+        going_on = [row for row in self._waiting if row in self._claims]
+        others = [row for row in self._waiting if row not in self._claims]
+        groups = group_by_prefix([row.prompt for row in others], self._limits.prefill_tokens)
+        self._waiting = going_on + [others[position] for group in groups for position in group]
+        self._ordered = True
+
+    def _entrant(self, row: Row) -> _Entrant:
+        tokens = [*row.prompt, *row.generated]
+        claim = self._claims.get(row)
+        donors: list[_Donor] = (
+            [*self._running, *(each for each in self._kept if not each.claimed)] if claim is None else [claim]
+        )
+        best, shared = None, 0
+        for donor in donors:
+            common = min(common_prefix(_tokens(donor), tokens), len(tokens) - 1)
+            if common > shared:
+                best, shared = donor, common
+        if shared < _LEAST_SHARED_TOKENS:
+            best, shared = None, 0
+        return _Entrant(row, tokens, best, shared)
+
+    @staticmethod
+    def _comes_later(entrant: _Entrant, chosen: Sequence[_Entrant]) -> bool:
+        """Whether a row had better wait for one of the chosen to be in its slot, to copy their common beginning from there."""
+        if isinstance(entrant.donor, _Kept) and entrant.donor.claimed:
+            return False  # it would lose its own slot
+        common = max((common_prefix(each.tokens, entrant.tokens) for each in chosen), default=0)
+        gain = min(common, len(entrant.tokens) - 1) - entrant.shared
+        return gain >= _LEAST_SHARED_TOKENS and (entrant.donor is None or 2 * gain >= entrant.suffix)
+
+    def _of_like_length(self, candidates: Sequence[_Entrant]) -> list[_Entrant]:
+        """The first of the candidates and those that fill a forward pass with it without much padding."""
+        by_length = sorted(candidates, key=lambda each: -each.suffix)
+        chosen: list[_Entrant] = []
+        real = 0
+        for each in by_length:
+            padded = by_length[0].suffix * (len(chosen) + 1)
+            if chosen and (padded > self._limits.prefill_tokens or padded > _MOST_PADDING * (real + each.suffix)):
+                break
+            chosen.append(each)
+            real += each.suffix
+        return chosen
+
+    # ---- forward passes
+
+    def _admit(self, entrants: Sequence[_Entrant]) -> None:
+        """Compute what is new of the rows' prompts in slots of their own, and draw their first tokens."""
+        forward, first = self._forward, len(self._running)
+        # Those that take over a slot come first: what is pushed out to make room for the others is then nobody's beginning.
+        entrants = sorted(entrants, key=lambda each: not isinstance(each.donor, _Kept))
+        rows = [each.row for each in entrants]
+        self._attempting = [*self._running, *rows]
+        ends = [len(each.tokens) for each in entrants]
+        self._reserve(max(ends) + 1)
+        admitted = set(rows)
+        self._waiting = [row for row in self._waiting if row not in admitted]
+        heirs: dict[_Kept, Row] = {}
+        for each in entrants:
+            self._place(each, heirs)
+        lengths = [each.shared for each in entrants]
+        self._slots.begin(first, lengths, ends, forward.device)
+        longest = max(each.suffix for each in entrants)
+        ids_BQ = torch.tensor([each.tokens[each.shared :] + [0] * (longest - each.suffix) for each in entrants])
+        places = (range(len(entrants)), [each.suffix - 1 for each in entrants])
+        plain = not any(lengths) and forward.window is None
+        logits_BV = forward.logits(
+            ids_BQ,
+            places,
+            mask=None if plain else self._mask(),
+            positions_BQ=None if plain else self._slots.columns_BQ,
+            cache=self._slots,
+        )
+        self._prompt_tokens += sum(each.suffix for each in entrants)
+        self._reused_tokens += sum(lengths)
+        self._append(rows, self._draw(logits_BV, rows))
+
+    def _place(self, entrant: _Entrant, heirs: dict[_Kept, Row]) -> None:
+        """Give a row the first slot behind the running ones, with what its donor holds of it.
+
+        The first row that goes on from kept tokens takes their slot; others that do copy from it.
+        """
+        slot, kept = len(self._running), self._kept
+        self._claims.pop(entrant.row, None)
+        donor = heirs.get(entrant.donor, entrant.donor) if isinstance(entrant.donor, _Kept) else entrant.donor
+        if isinstance(donor, _Kept) and donor in kept:
+            place = kept.index(donor)
+            if place:
+                self._slots.swap(slot, slot + place, max(len(kept[0].tokens), entrant.shared))
+                kept[place] = kept[0]
+            del kept[0]
+            heirs[donor] = entrant.row
+        else:
+            if kept:
+                self._vacate(slot)
+            if isinstance(donor, Row):
+                self._slots.copy(self._running.index(donor), slot, entrant.shared)
+            else:  # there was none, or its slot had to go for want of memory
+                entrant.shared = 0
+        self._running.append(entrant.row)
+
+    def _vacate(self, slot: int) -> None:
+        """Free the slot of the newest kept tokens: they move behind the others, or where the oldest that nobody needs lay."""
+        kept = self._kept
+        if slot + len(kept) < self._slots.slots:
+            place = len(kept)
+        else:
+            place = next((at for at in reversed(range(len(kept))) if not kept[at].claimed), len(kept) - 1)
+            self._forget(kept[place])
+        if place:
+            self._slots.copy(slot, slot + place, len(kept[0].tokens))
+            kept[place : place + 1] = [kept[0]]
+        del kept[0]
+
+    def _forget(self, lost: _Kept) -> None:
+        """The row that was to go on from these tokens has to compute them again."""
+        for row in [row for row, claim in self._claims.items() if claim is lost]:
+            del self._claims[row]
+            self._ordered = False
 
     def _step(self) -> None:
         """Add one token to every running row."""
-        forward, rows, slots = self._forward, self._running, self._slots
+        forward, rows = self._forward, self._running
         self._attempting = rows
-        unused = -len(rows) % forward.rows_step if self._limits.exact and not self._limits.short else 0
         stored = [row.length - 1 for row in rows]  # the newest token is this pass's input
-        self._reserve(max(stored) + 1, unused=unused)
-        slots.step([*stored, *[0] * unused], forward.device)
-        mask = forward.mask(slots.sees(), slots.sees(forward.window) if forward.window else None)
-        ids_B1 = torch.tensor([[row.generated[-1]] for row in rows] + [[0]] * unused)
+        self._reserve(max(stored) + 1)
+        self._slots.begin(0, stored, [length + 1 for length in stored], forward.device)
+        ids_B1 = torch.tensor([[row.generated[-1]] for row in rows])
         places = (range(len(rows)), [0] * len(rows))
-        logits_BV = forward.logits(ids_B1, places, mask=mask, positions_BQ=slots.lengths[:, None], cache=slots)
+        logits_BV = forward.logits(ids_B1, places, mask=self._mask(), positions_BQ=self._slots.columns_BQ, cache=self._slots)
+        self._row_steps += len(rows)
+        self._slot_steps += self._limits.rows
         self._append(rows, self._draw(logits_BV, rows))
 
-    def _reserve(self, columns: int, like: Cache | None = None, *, unused: int = 0) -> None:
-        """Room for the rows at hand, and at once for as many as may come, so that the cache is seldom copied.
+    def _mask(self) -> Any:
+        forward = self._forward
+        return forward.mask(self._slots.sees(), self._slots.sees(forward.window) if forward.window else None)
 
-        `unused` rows beside them only fill up the number of rows; what they hold is never read.
-        """
-        rows = len(self._attempting) + unused
-        coming = rows + sum(map(len, self._waiting))
-        slots = max(rows, min(self._limits.rows, coming, self._limits.cache_tokens // columns))
-        self._slots.reserve(slots, columns, like)
+    def _reserve(self, columns: int) -> None:
+        """Room for the rows at hand, and at once for as many as may come, so that the cache is seldom copied."""
+        rows, most = len(self._attempting), self._limits.cache_tokens
+        needed = -(-columns // COLUMN_STEP) * COLUMN_STEP
+        columns = max(needed, self._slots.columns)
+        if rows * columns > most:  # wider than need be, since some longer row was here
+            columns = needed
+        slots = max(rows, self._slots.slots, min(self._limits.rows, rows + len(self._waiting)))
+        if slots * columns > most:
+            slots = max(rows, most // columns)
+        room = max(0, slots - len(self._running))
+        for lost in [each for place, each in enumerate(self._kept) if place >= room or len(each.tokens) > columns]:
+            self._forget(lost)
+            self._kept.remove(lost)
+        self._slots.reserve(slots, columns)
 
-    def _draw(self, logits_NV: Tensor, rows: Sequence[Row]) -> list[int]:
-        if self.vocabulary is None or len(self.vocabulary) != logits_NV.shape[-1]:
-            self.vocabulary = vocabulary_hash(logits_NV.shape[-1], logits_NV.device)
-        seeds = [position_seed(row.seed, len(row.generated)) for row in rows]
+    # ---- tokens
+
+    def _draw(self, logits_BV: Tensor, rows: Sequence[Row]) -> list[int]:
+        if self._vocabulary is None or len(self._vocabulary) != logits_BV.shape[-1]:
+            self._vocabulary = vocabulary_hash(logits_BV.shape[-1], logits_BV.device)
         kinds: dict[SamplingParams, list[int]] = {}
         for position, row in enumerate(rows):
             kinds.setdefault(row.params, []).append(position)
         tokens = [0] * len(rows)
         for params, positions in kinds.items():
-            logits = logits_NV if len(positions) == len(rows) else logits_NV[positions]
-            drawn = draw(logits, params, [seeds[position] for position in positions], self.vocabulary)
-            for position, token in zip(positions, cast("Any", drawn).tolist(), strict=True):
+            some = [rows[position] for position in positions]
+            logits = logits_BV if len(positions) == len(rows) else logits_BV[positions]
+            for position, token in zip(positions, self._drawn(logits, params, some), strict=True):
                 tokens[position] = token
         return tokens
 
+    def _drawn(self, logits_BV: Tensor, params: SamplingParams, rows: Sequence[Row]) -> list[int]:
+        assert self._vocabulary is not None
+        seeds = [position_seed(row.seed, len(row.generated)) for row in rows]
+        logits_BV = _penalised(logits_BV, params, rows)
+        if not self._limits.exact:
+            return cast("Any", draw(logits_BV, params, seeds, self._vocabulary)).tolist()
+        tokens_B, settled_B = draw_settled(logits_BV, params, seeds, self._vocabulary, self._slack_nats)
+        tokens: list[int] = cast("Any", tokens_B).tolist()
+        for place, settled in enumerate(cast("Any", settled_B).tolist()):
+            if not settled:
+                alone_1V = _penalised(self._alone(rows[place]), params, rows[place : place + 1])
+                tokens[place] = int(draw(alone_1V, params, seeds[place : place + 1], self._vocabulary))
+                apart = (logits_BV[place].log_softmax(-1) - alone_1V[0].log_softmax(-1)).abs().max()
+                self._slack_nats = max(self._slack_nats, _SLACK_OVER_SEEN * float(apart))
+        return tokens
+
+    def _alone(self, row: Row) -> Tensor:
+        """logits_1V of a row's next token as they are when nothing else is computed, and nothing is remembered."""
+        tokens = [*row.prompt, *row.generated]
+        self._prompt_tokens += len(tokens)
+        return self._forward.logits(torch.tensor([tokens]), ([0], [len(tokens) - 1]))
+
     def _append(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+        self._completion_tokens += len(rows)
         for row, token in zip(rows, tokens, strict=True):
             row.generated.append(token)
-            if self._ended(row):
+            if self._has_ended(row):
                 row.finish = FinishReason.STOP
             elif len(row.generated) >= row.max_tokens or row.length >= row.most_tokens:
                 row.finish = FinishReason.LENGTH
 
-    def _retire(self) -> Iterator[Row]:
-        """Hand out the rows that have ended; the last running row moves into each slot that becomes free."""
-        ended = [slot for slot, row in enumerate(self._running) if row.finish is not None]
-        for slot in reversed(ended):
-            row = self._running[slot]
-            last = self._running.pop()
-            if last is not row:
-                self._slots.move(len(self._running), slot, last.length - 1)
-                self._running[slot] = last
-            yield row
+    # ---- who goes out
 
-    def _go_on_with_less(self) -> Iterator[Row]:
+    def _retire(self) -> None:
+        slots = [slot for slot, row in enumerate(self._running) if row.finish is not None]
+        self._ended += [self._running[slot] for slot in slots]
+        self._leave(slots)
+
+    def _leave(self, slots: Sequence[int]) -> None:
+        """Rows leave these slots; what they hold is kept behind the running ones."""
+        for slot in reversed(slots):
+            row, last = self._running[slot], self._running.pop()
+            if last is not row:
+                self._slots.swap(slot, len(self._running), max(row.length, last.length) - 1)
+                self._running[slot] = last
+            self._kept.insert(0, _Kept(_tokens(row)))
+
+    def _go_on_with_less(self) -> None:
         """Memory ran out: put the running rows back, with what they have written, and halve the batch.
 
-        A single row that does not fit is handed out with `finish` None.
+        A single row that does not fit ends with `finish` None.
         """
         attempted, self._attempting = self._attempting, []
-        waiting = [row for group in self._waiting for row in group]
-        rows = list(dict.fromkeys([*self._running, *waiting]))
-        self._running = []
-        self._slots = SlotCache(len(self._slots.slot_layers))
+        rows = list(dict.fromkeys([*self._running, *attempted, *self._waiting]))
+        self._running, self._kept = [], []
+        self._claims.clear()
+        self._slots = self._empty_slots()
+        self._smaller_batches += 1
         if len(attempted) == 1:
             self._limits.restore()
             rows.remove(attempted[0])
-            yield attempted[0]
+            self._ended.append(attempted[0])
         else:
             self._limits.halve(len(attempted))
-        self._queue(rows)
+        self._waiting, self._ordered = rows, False
+
+    def _empty_slots(self) -> SlotCache:
+        return SlotCache(int(self._forward.config.num_hidden_layers))
+
+
+def _tokens(donor: _Donor) -> list[int]:
+    """The tokens whose keys and values lie in a slot: a row's newest has not gone through the model."""
+    return donor.tokens if isinstance(donor, _Kept) else [*donor.prompt, *donor.generated[:-1]]
+
+
+def _penalised(logits_BV: Tensor, params: SamplingParams, rows: Sequence[Row]) -> Tensor:
+    if params.repetition_penalty == 1.0:
+        return logits_BV
+    seen = [torch.tensor(sorted({*row.prompt, *row.generated}), device=logits_BV.device) for row in rows]
+    return penalise(logits_BV, seen, params.repetition_penalty)

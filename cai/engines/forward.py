@@ -44,7 +44,7 @@ class Forward:
         self._kinds: frozenset[str] = frozenset(kinds)
         self.window: int | None = int(window) if window and _SLIDING in kinds else None
         # float32 kernels of CPUs treat the last one to three rows that do not fill a tile of four on a path of their own.
-        self.rows_step = 4 if cast("torch.dtype", self.model.dtype) is torch.float32 and self.device.type == "cpu" else 1
+        self.rows_step = 4 if self.dtype is torch.float32 and self.device.type == "cpu" else 1
         """Numbers of rows that are a multiple of this are all multiplied alike, to the last bit."""
         self._boolean_masks = getattr(self.config, "_attn_implementation", "eager") == "sdpa"
 
@@ -53,12 +53,16 @@ class Forward:
         return cast("torch.device", self.model.device)
 
     @property
+    def dtype(self) -> torch.dtype:
+        return cast("torch.dtype", self.model.dtype)
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """What one token of one row takes in the key-value cache."""
         config = self.config
         heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        return 2 * int(config.num_hidden_layers) * heads * width * cast("torch.dtype", self.model.dtype).itemsize
+        return 2 * int(config.num_hidden_layers) * heads * width * self.dtype.itemsize
 
     def mask(self, full: Tensor, windowed: Tensor | None) -> Any:
         """Masks in the form this model takes.
@@ -126,8 +130,8 @@ class Forward:
         mask_B1QK = mask_B1QK.to(self.device)
         if self._boolean_masks:
             return mask_B1QK
-        dtype = cast("torch.dtype", self.model.dtype)
-        return torch.zeros(mask_B1QK.shape, dtype=dtype, device=self.device).masked_fill_(~mask_B1QK, torch.finfo(dtype).min)
+        empty = torch.zeros(mask_B1QK.shape, dtype=self.dtype, device=self.device)
+        return empty.masked_fill_(~mask_B1QK, torch.finfo(self.dtype).min)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,16 +22,14 @@ class BatchLimits:
         rows: Rows decoded together.
         prefill_tokens: Prompt tokens in one forward pass, padding included (one prompt may be longer).
         cache_tokens: Tokens kept in the key-value cache, all rows together (one row may be longer).
-        exact: Only what has the same shape alone and together goes into one pass, so that an answer is the same, to the last
-            bit, beside any neighbours. Beginnings of different prompts are then not shared.
+        exact: An answer does not depend on what else is computed: scores are computed in shapes that round alike, and draws
+            that rounding could decide are decided alone. Only in float32, whose rounding is small enough.
     """
 
     rows: int
     prefill_tokens: int
     cache_tokens: int
     exact: bool = False
-    short: bool = field(default=False, init=False)
-    """Memory has run out: no row is added to a batch for the sake of its shape."""
     _before: tuple[int, int, int] | None = field(default=None, repr=False)
     """As they were before memory ran out, until a smaller batch has fitted."""
 
@@ -39,7 +37,7 @@ class BatchLimits:
     def for_device(cls, forward: Forward, rows: int, prefill_tokens: int | None, *, exact: bool | None = None) -> BatchLimits:
         """By what the device has free now: half of a GPU's, a quarter of the machine's memory (at most 1.5 GiB) otherwise.
 
-        `exact` None: on a CPU. Kernels of GPUs round differently for other numbers of rows whatever their widths.
+        `exact` None: in float32.
         """
         if forward.device.type == "cuda":
             free_bytes = torch.cuda.mem_get_info(forward.device)[0] // 2
@@ -48,13 +46,12 @@ class BatchLimits:
             free_bytes = min(psutil.virtual_memory().available // 4, _CPU_CACHE_BYTES)
             default_prefill = _CPU_PREFILL_TOKENS
         cache_tokens = max(1, free_bytes // forward.kv_bytes_per_token)
-        chosen = forward.device.type == "cpu" if exact is None else exact
+        chosen = forward.dtype is torch.float32 if exact is None else exact
         return cls(rows, prefill_tokens or default_prefill, int(cache_tokens), chosen)
 
     def halve(self, rows: int) -> None:
         """Go on with half of the rows that were too many."""
         self._before = self._before or (self.rows, self.prefill_tokens, self.cache_tokens)
-        self.short = True
         self.rows = max(1, min(self.rows, rows) // 2)
         self.prefill_tokens = max(1, self.prefill_tokens // 2)
         self.cache_tokens = max(1, self.cache_tokens // 2)

@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from torch import Tensor
+import torch
 
 from cai.engines.base import (
+    EngineStatistics,
     FinishReason,
     Generation,
     GenerationRequest,
     GenerationResult,
     RequestFailure,
-    SamplingParams,
     ScoreRequest,
     ScoreResult,
     Scores,
+    generate_all,
 )
-from cai.engines.decoding import DecodingLoop, Row
+from cai.engines.decoding import SlotScheduler
 from cai.engines.forward import Forward
 from cai.engines.limits import BatchLimits
 from cai.engines.requests import encode_scored, out_of_memory, refusal, request_key, too_long
+from cai.engines.rows import Row, Scheduler
 from cai.engines.sampling import noise_seed
 from cai.engines.scoring import ScoredSequences, score_sequences
-from cai.errors import ModelError
+from cai.errors import EngineError, ModelError
 from cai.models.loading import LoadedModel
 from constitution.messages import Conversation
 
 _BYTES_PER_CHARACTER = 4
 
 
+@dataclass(eq=False)
+class LocalStream:
+    """Requests to one engine and their answers; implements `cai.engines.base.GenerationStream`."""
+
+    engine: LocalEngine
+    inbox: deque[tuple[int, GenerationResult]] = field(default_factory=deque[tuple[int, GenerationResult]])
+    pending: dict[Row, int] = field(default_factory=dict[Row, int])
+    tickets: int = 0
+
+    def submit(self, request: GenerationRequest) -> int:
+        """Queue a request; nothing is computed before `results` is read."""
+        ticket, self.tickets = self.tickets, self.tickets + 1
+        row = self.engine.queue(request, self)
+        if isinstance(row, Row):
+            self.pending[row] = ticket
+        else:
+            self.inbox.append((ticket, row))
+        return ticket
+
+    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+        """Answers as they are ready. The model works only while this is read."""
+        while True:
+            while self.inbox:
+                yield self.inbox.popleft()
+            if not self.pending:
+                return
+            self.engine.work()
+
+    def close(self) -> None:
+        self.engine.drop(self.pending)
+        self.pending.clear()
+        self.inbox.clear()
+
+
 class LocalEngine:
     """Batched generation and scoring with a model in this process. Implements `cai.engines.base.Engine`.
 
-    An answer depends on its request alone. With `exact`, texts and scores are the same to the last bit whatever else is asked
-    at the same time. Without, kernels round differently for batches of other shapes: a score differs in its last digits, and a
-    near-tie between two tokens may fall the other way.
+    An answer depends on its request alone. With `exact`, texts and scores are the same whatever else is asked at the same time,
+    and in whatever order. Without, kernels round differently for batches of other shapes: a score differs in its last digits,
+    and a near-tie between two tokens may fall the other way.
 
     The weights are read at the first call that needs them.
 
@@ -45,7 +83,10 @@ class LocalEngine:
         batch_tokens: Most prompt tokens in one forward pass, padding included; None: by the device. Lower it when memory is
             short; when it runs out, the engine halves its batches by itself and goes on.
         max_batch: Rows decoded together.
-        exact: See above; prompts then share no beginnings. None: on a CPU.
+        exact: See above. None: in float32.
+
+    Raises:
+        EngineError: If `exact` is asked for in another precision than float32: its rounding decides too many tokens.
     """
 
     def __init__(
@@ -53,11 +94,16 @@ class LocalEngine:
     ) -> None:
         if max_batch < 1 or (batch_tokens is not None and batch_tokens < 1):
             raise ValueError(f"max_batch ({max_batch}) and batch_tokens ({batch_tokens}) must be at least 1")
+        if exact and loaded.dtype is not torch.float32:
+            raise EngineError(
+                f"`engine.exact` is set, and {loaded.spec} is read in {str(loaded.dtype).removeprefix('torch.')}.",
+                "Set the model's `dtype: float32`, or leave `engine.exact` out.",
+            )
         self._loaded = loaded
         self._batch_tokens = batch_tokens
         self._max_batch = max_batch
         self._exact = exact
-        self._vocabulary: Tensor | None = None
+        self._asked: dict[Row, tuple[GenerationRequest, LocalStream]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -81,27 +127,41 @@ class LocalEngine:
         """Hash of exactly what determines the answer; needs no weights."""
         return request_key(self.fingerprint, self._loaded.tokenizer, request)
 
+    def statistics(self) -> EngineStatistics:
+        """What it has done so far. Scores are not counted."""
+        return self._scheduler.statistics() if "_scheduler" in self.__dict__ else EngineStatistics()
+
+    def stream(self) -> LocalStream:
+        """A stream of requests. Streams of one engine share its batches."""
+        return LocalStream(self)
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
         """Answer requests, each as soon as it is ready.
 
         An empty answer is an answer (text ""). A request fails alone: `prompt_too_long`, `refused_by_template`,
         `out_of_memory`.
         """
-        rows: list[Row] = []
-        for index, request in enumerate(requests):
-            row = self._row(index, request)
-            if isinstance(row, Row):
-                rows.append(row)
-            else:
-                yield index, row
-        if not rows:
-            return
-        loop = DecodingLoop(
-            self._forward, self._limits, lambda row: self._has_ended(row, requests[row.index]), vocabulary=self._vocabulary
-        )
-        for row in loop.run(rows):
-            yield row.index, self._generation(row, requests[row.index])
-        self._vocabulary = loop.vocabulary
+        return generate_all(self, requests)
+
+    def queue(self, request: GenerationRequest, stream: LocalStream) -> Row | RequestFailure:
+        """For `LocalStream`: hand a request to the scheduler; a failure if it cannot even be begun."""
+        row = self._row(request)
+        if isinstance(row, Row):
+            self._asked[row] = request, stream
+            self._scheduler.add(row)
+        return row
+
+    def work(self) -> None:
+        """For `LocalStream`: work until a row has ended, and put its answer into the inbox of whoever asked."""
+        row = next(self._scheduler.run())
+        request, stream = self._asked.pop(row)
+        stream.inbox.append((stream.pending.pop(row), self._generation(row, request)))
+
+    def drop(self, rows: Iterable[Row]) -> None:
+        """For `LocalStream`: nobody waits for these any more."""
+        dropped = [row for row in rows if self._asked.pop(row, None) is not None]
+        if dropped:
+            self._scheduler.drop(dropped)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
         """Log-probabilities of continuations in nats, each request as soon as it is ready.
@@ -137,13 +197,17 @@ class LocalEngine:
         return Forward(self._loaded.model)
 
     @cached_property
+    def _scheduler(self) -> Scheduler:
+        return SlotScheduler(self._forward, self._limits, lambda row: self._has_ended(row, self._asked[row][0]))
+
+    @cached_property
     def _limits(self) -> BatchLimits:
         return BatchLimits.for_device(self._forward, self._max_batch, self._batch_tokens, exact=self._exact)
 
     def _prompt_tokens(self, request: ScoreRequest) -> int:
         return self._loaded.tokenizer.count(request.messages, request.response_prefix)
 
-    def _row(self, index: int, request: GenerationRequest) -> Row | RequestFailure:
+    def _row(self, request: GenerationRequest) -> Row | RequestFailure:
         try:
             prompt = self._loaded.tokenizer.encode_chat(request.messages, request.response_prefix)
         except ModelError as error:
@@ -152,8 +216,8 @@ class LocalEngine:
             return too_long(len(prompt), self.context_tokens)
         params = request.params
         most_tokens = min(len(prompt) + params.max_tokens, self.context_tokens)
-        drawing = SamplingParams(temperature=params.temperature, top_p=params.top_p, top_k=params.top_k)
-        return Row(index, prompt, drawing, noise_seed(request.noise_key), params.max_tokens, most_tokens)
+        drawing = params.model_copy(update={"max_tokens": 1, "stop": ()})  # so that rows that are drawn alike compare equal
+        return Row(prompt, drawing, noise_seed(request.noise_key), params.max_tokens, most_tokens)
 
     def _stops(self, request: GenerationRequest) -> tuple[str, ...]:
         return tuple(stop for stop in (*request.params.stop, *self._loaded.tokenizer.stop_texts) if stop)

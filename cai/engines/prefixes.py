@@ -149,9 +149,13 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int, *, sha
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two sequences have in common at their beginning."""
-    if first[: len(second)] == second:
-        return len(second)
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
+    low, high = 0, min(len(first), len(second))
+    if first[:high] == second[:high]:
+        return high
+    while low < high:  # comparing slices is much faster than comparing tokens one by one
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -43,7 +43,8 @@ def request_key(fingerprint: str, tokenizer: ChatTokenizer, request: GenerationR
             params = request.params.model_dump(mode="json")
             greedy = request.params.temperature == 0.0
             if greedy:
-                params = {"max_tokens": params["max_tokens"], "stop": params["stop"], "greedy": True}
+                decisive = ("max_tokens", "stop", "repetition_penalty")
+                params = {name: params[name] for name in decisive} | {"greedy": True}
             prompt = tokenizer.encode_chat(request.messages, request.response_prefix)
             # Whether there was a prefix decides how the answer's first space is read.
             content = ["generate", prompt, bool(request.response_prefix), params, "" if greedy else request.noise_key]

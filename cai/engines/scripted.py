@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeAlias
 
 from cai.engines.base import (
+    EngineStatistics,
     FinishReason,
     Generation,
     GenerationRequest,
@@ -21,6 +24,7 @@ from cai.engines.base import (
     ScoreRequest,
     ScoreResult,
     Scores,
+    generate_all,
 )
 from constitution.messages import Conversation
 
@@ -28,6 +32,28 @@ Answers: TypeAlias = Mapping[str, str] | Callable[[GenerationRequest], str | Req
 Logps: TypeAlias = Mapping[str, float] | Callable[[ScoreRequest], Sequence[float] | RequestFailure]
 
 _WORD = re.compile(r"\S+")
+
+
+class ScriptedStream:
+    """Answers in the order of submission, each when it is read. Implements `cai.engines.base.GenerationStream`."""
+
+    def __init__(self, answer: Callable[[GenerationRequest], GenerationResult]) -> None:
+        self._answer = answer
+        self._waiting: deque[tuple[int, GenerationRequest]] = deque()
+        self._tickets = 0
+
+    def submit(self, request: GenerationRequest) -> int:
+        self._waiting.append((self._tickets, request))
+        self._tickets += 1
+        return self._tickets - 1
+
+    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+        while self._waiting:
+            ticket, request = self._waiting.popleft()
+            yield ticket, self._answer(request)
+
+    def close(self) -> None:
+        self._waiting.clear()
 
 
 class ScriptedEngine:
@@ -50,6 +76,7 @@ class ScriptedEngine:
         self._name = name
         self.asked: list[GenerationRequest | ScoreRequest] = []
         """Every request so far, in the order in which they were answered."""
+        self._statistics = EngineStatistics()
 
     @property
     def fingerprint(self) -> str:
@@ -78,11 +105,28 @@ class ScriptedEngine:
             content = ["generate", turns, request.response_prefix, params, request.noise_key]
         return _digest([self.fingerprint, content])
 
+    def statistics(self) -> EngineStatistics:
+        """What has been answered so far, in words."""
+        return self._statistics
+
+    def stream(self) -> ScriptedStream:
+        return ScriptedStream(self.answered)
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
         """Answer requests, in their order."""
-        for index, request in enumerate(requests):
-            self.asked.append(request)
-            yield index, self._generation(request)
+        return generate_all(self, requests)
+
+    def answered(self, request: GenerationRequest) -> GenerationResult:
+        """The answer to one request."""
+        self.asked.append(request)
+        result = self._generation(request)
+        if isinstance(result, Generation):
+            self._statistics = replace(
+                self._statistics,
+                prompt_tokens=self._statistics.prompt_tokens + result.prompt_tokens,
+                completion_tokens=self._statistics.completion_tokens + result.completion_tokens,
+            )
+        return result
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
         """Score requests, in their order."""

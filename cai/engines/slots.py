@@ -1,7 +1,8 @@
-"""The key-value cache of the decoding loop: one slot a row, each at its own length.
+"""The key-value cache of the slot scheduler: one slot a row, each at its own length.
 
-A row's token at position p lies in column p of its slot, so a new row needs no alignment with the others, and columns beyond a
-row's length are masked. Shape suffixes: S slots, B rows in use, G key-value heads, C columns, D head width, T tokens.
+A row's token at position p lies in column p of its slot, so rows need no alignment with each other, and columns beyond a row's
+length are masked. Shape suffixes: S slots, B rows of one forward pass, G key-value heads, C columns, D head width, Q tokens of
+each row, W columns in use.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from cai.engines.prefixes import padded_width
-
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer. `window` says what the coming forward pass writes and sees."""
+    """Keys and values of one layer, made when the first forward pass shows their shape."""
 
     is_sliding = False
 
@@ -29,23 +28,24 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: slots are reserved by `SlotCache.reserve`."""
+        """Nothing: `update` makes the slots."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write one token a row at that row's length; return the columns in use."""
-        assert self.keys_SGCD is not None
-        assert self.values_SGCD is not None
-        rows, lengths, width = self._store.rows, self._store.lengths, self._store.width
-        self.keys_SGCD[rows, :, lengths] = key_states[:, :, 0]
-        self.values_SGCD[rows, :, lengths] = value_states[:, :, 0]
-        count = len(rows)
-        return self.keys_SGCD[:count, :, :width], self.values_SGCD[:count, :, :width]
+        """Write Q tokens of each row behind its length; return the columns in use."""
+        store = self._store
+        if self.keys_SGCD is None or self.values_SGCD is None:
+            self.keys_SGCD, self.values_SGCD = store.made_like(key_states), store.made_like(value_states)
+        slots_B1, columns_BQ = store.slots_B1, store.columns_BQ
+        self.keys_SGCD[slots_B1, :, columns_BQ] = key_states.transpose(1, 2)
+        self.values_SGCD[slots_B1, :, columns_BQ] = value_states.transpose(1, 2)
+        rows = store.rows
+        return self.keys_SGCD[rows, :, : store.width], self.values_SGCD[rows, :, : store.width]
 
     def get_seq_length(self) -> int:
-        return self._store.width - 1
+        return self._store.width - self._store.columns_BQ.shape[1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._store.width - 1 + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
         return -1
@@ -64,79 +64,80 @@ class SlotCache(Cache):
     def __init__(self, layers: int) -> None:
         self.slot_layers = [SlotLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self.slot_layers))
-        self.rows = torch.empty(0, dtype=torch.long)
-        self.lengths = torch.empty(0, dtype=torch.long)
+        self.slots = 0
+        self.columns = 0
+        self.rows = slice(0, 0)
+        self.slots_B1 = torch.empty(0, 1, dtype=torch.long)
+        self.columns_BQ = torch.empty(0, 1, dtype=torch.long)
         self.width = 0
 
-    def reserve(self, slots: int, columns: int, like: Cache | None = None) -> None:
-        """Make room for so many slots and columns; what is there is kept.
+    @torch.inference_mode()
+    def reserve(self, slots: int, columns: int) -> None:
+        """Have exactly so many slots of so many columns; what lies in those that stay is kept.
 
-        Either all layers grow or, when memory runs out, none.
+        Either all layers change or, when memory runs out, none.
+        """
+        if slots == self.slots and columns == self.columns:
+            return
+        kept, left = min(slots, self.slots), min(columns, self.columns)
+        changed: list[list[Tensor]] = []
+        for layer in self.slot_layers:
+            if layer.keys_SGCD is None or layer.values_SGCD is None:
+                continue
+            pair: list[Tensor] = []
+            for old in (layer.keys_SGCD, layer.values_SGCD):
+                # Zeros, not empty: a masked column's weight is 0, and 0 times what memory happened to hold may be NaN.
+                new = old.new_zeros(slots, old.shape[1], columns, old.shape[3])
+                new[:kept, :, :left] = old[:kept, :, :left]
+                pair.append(new)
+            changed.append(pair)
+        for layer, (keys, values) in zip(self.slot_layers, changed, strict=False):  # all of them, or none is made yet
+            layer.keys_SGCD, layer.values_SGCD = keys, values
+        self.slots, self.columns = slots, columns
+
+    @torch.inference_mode()
+    def made_like(self, states_BGQD: Tensor) -> Tensor:
+        """Empty slots for keys or values of this form."""
+        return states_BGQD.new_zeros(self.slots, states_BGQD.shape[1], self.columns, states_BGQD.shape[3])
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first tokens of one slot into another."""
+        for stored in self._stored():
+            stored[target, :, :length] = stored[source, :, :length]
+
+    @torch.inference_mode()
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first tokens of two slots."""
+        for stored in self._stored():
+            aside = stored[one, :, :length].clone()
+            stored[one, :, :length] = stored[other, :, :length]
+            stored[other, :, :length] = aside
+
+    def begin(self, first: int, lengths: Sequence[int], ends: Sequence[int], device: torch.device) -> None:
+        """Say what the coming forward pass adds. Rows that add less than the longest are padded on the right.
 
         Args:
-            slots: Rows at the same time.
-            columns: Longest row.
-            like: A cache of the same model, filled by a prefill; needed the first time.
+            first: Slot of its first row; the others follow.
+            lengths: How many tokens each row's slot holds.
+            ends: How many it will hold.
+            device: Where the model is.
         """
-        first = self.slot_layers[0].keys_SGCD
-        have_slots, have_columns = (0, 0) if first is None else (first.shape[0], first.shape[2])
-        if slots <= have_slots and columns <= have_columns:
-            return
-        slots = max(slots, have_slots)
-        if columns > have_columns:
-            columns = padded_width(columns)
-        columns = max(columns, have_columns)
-        grown: list[list[Tensor]] = []
-        for number, mine in enumerate(self.slot_layers):
-            examples = (mine.keys_SGCD, mine.values_SGCD) if like is None else _stored(like, number)
-            pair: list[Tensor] = []
-            for old, example in zip((mine.keys_SGCD, mine.values_SGCD), examples, strict=True):
-                assert example is not None
-                # Zeros, not empty: a masked column's weight is 0, and 0 times what memory happened to hold may be NaN.
-                new = example.new_zeros(slots, example.shape[1], columns, example.shape[3])
-                if old is not None:
-                    new[:have_slots, :, :have_columns] = old
-                pair.append(new)
-            grown.append(pair)
-        for mine, (keys, values) in zip(self.slot_layers, grown, strict=True):
-            mine.keys_SGCD, mine.values_SGCD = keys, values
-
-    def fill(self, slot: int, source: Cache, row: int, path: Sequence[int]) -> None:
-        """Copy the tokens at `path` of one row of a prefill's cache into a slot."""
-        length = len(path)
-        straight = path[-1] == length - 1
-        index = None if straight else torch.tensor(path, device=_stored(source, 0)[0].device)
-        for number, mine in enumerate(self.slot_layers):
-            for target, given in zip((mine.keys_SGCD, mine.values_SGCD), _stored(source, number), strict=True):
-                assert target is not None
-                target[slot, :, :length] = given[row, :, :length] if index is None else given[row].index_select(1, index)
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Move a row's tokens into another slot."""
-        for layer in self.slot_layers:
-            for stored in (layer.keys_SGCD, layer.values_SGCD):
-                assert stored is not None
-                stored[target, :, :length] = stored[source, :, :length]
-
-    def step(self, lengths: Sequence[int], device: torch.device) -> None:
-        """Say how long the rows in slots 0, 1, 2 … are, before the forward pass that adds a token to each."""
-        self.lengths = torch.tensor(lengths, device=device)
-        self.rows = torch.arange(len(lengths), device=device)
-        self.width = padded_width(max(lengths) + 1)
+        tokens = max(end - length for length, end in zip(lengths, ends, strict=True))
+        self.rows = slice(first, first + len(lengths))
+        self.slots_B1 = torch.arange(first, first + len(lengths), device=device)[:, None]
+        each_BQ = torch.tensor(lengths, device=device)[:, None] + torch.arange(tokens, device=device)
+        # Padding goes where the row's next token will be written before anything sees it.
+        self.columns_BQ = torch.minimum(each_BQ, torch.tensor(ends, device=device)[:, None])
+        self.width = max(end + (end - length < tokens) for length, end in zip(lengths, ends, strict=True))
 
     def sees(self, window: int | None = None) -> Tensor:
-        """Boolean mask_B11C for that forward pass: each row sees its own tokens and the one being added."""
-        columns_C = torch.arange(self.width, device=self.lengths.device)
-        mask_BC = columns_C[None] <= self.lengths[:, None]
+        """Boolean mask_B1QW for that forward pass: each token sees those before it in its own slot, and itself."""
+        columns_W = torch.arange(self.width, device=self.columns_BQ.device)
+        mask_BQW = columns_W <= self.columns_BQ[:, :, None]
         if window is not None:
-            mask_BC &= columns_C[None] > self.lengths[:, None] - window
-        return mask_BC[:, None, None]
+            mask_BQW &= columns_W > self.columns_BQ[:, :, None] - window
+        return mask_BQW[:, None]
 
-
-def _stored(cache: Cache, layer: int) -> tuple[Tensor, Tensor]:
-    """Keys and values that a forward pass left in one layer."""
-    filled: Any = cache.layers[layer]
-    keys, values = filled.keys, filled.values
-    assert isinstance(keys, Tensor)
-    assert isinstance(values, Tensor)
-    return keys, values
+    def _stored(self) -> list[Tensor]:
+        return [stored for layer in self.slot_layers for stored in (layer.keys_SGCD, layer.values_SGCD) if stored is not None]

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from cai.engines.base import (
     Engine,
+    EngineStatistics,
     FinishReason,
     Generation,
     GenerationRequest,
     GenerationResult,
+    GenerationStream,
     RequestFailure,
     ScoreRequest,
     ScoreResult,
     Scores,
+    generate_all,
 )
 from cai.errors import EngineError
 from cai.store.calls import KEYS_PER_QUERY, StoredCall, Usage
@@ -32,12 +36,9 @@ LASTING_FAILURES = frozenset({"prompt_too_long"})
 """Causes that depend on the request alone, and so are remembered. Any other failure is tried again by the next run."""
 
 SCORES_TOGETHER = 32
-"""Score requests computed, and remembered, together. Where an engine is not exact (on a GPU), a sum of logs differs in its last
-bit with what else is in the batch, so the batches of a resumed run must be those of an uninterrupted one: they follow from the
-requests alone, and none is ever half known."""
-
-Request = TypeVar("Request", GenerationRequest, ScoreRequest)
-Result = TypeVar("Result", Generation | RequestFailure, Scores | RequestFailure)
+"""Score requests computed, and remembered, together. Where an engine is not exact, a sum of logs differs in its last bit with
+what else is in the batch, so the batches of a run that is resumed as it was must be those of an uninterrupted one: they follow
+from the requests alone, and none is ever half known."""
 
 
 class MemoisedEngine:
@@ -77,14 +78,32 @@ class MemoisedEngine:
     def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
         return self._engine.request_key(request)
 
+    def statistics(self) -> EngineStatistics:
+        return self._engine.statistics()
+
+    def stream(self) -> MemoisedStream:
+        return MemoisedStream(self, self._engine.stream())
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-        stages = [self._stage or stage_of(request) for request in requests]
-        return self._answer("generate", requests, stages, self._engine.generate, read_generation)
+        return generate_all(self, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
-        return self._answer(
-            "score", requests, [self._stage or stage_of(r) for r in requests], self._engine.score, read_scores, SCORES_TOGETHER
-        )
+        """In groups of `SCORES_TOGETHER` requests, which follow from their order alone; each is kept as a whole."""
+        same: dict[str, list[int]] = {}
+        for start in range(0, len(requests), KEYS_PER_QUERY):
+            page = {i: self.request_key(requests[i]) for i in range(start, min(start + KEYS_PER_QUERY, len(requests)))}
+            known = self._run.calls.find(list(page.values()))
+            for index, key in page.items():
+                if key in known:
+                    self.book(self.stage_name(requests[index]), Usage(reused=1))
+                    yield index, read_scores(json.loads(known[key].result))
+                else:
+                    same.setdefault(key, []).append(index)
+        groups: dict[int, dict[str, list[int]]] = {}
+        for key, indices in same.items():
+            groups.setdefault(indices[0] // SCORES_TOGETHER, {})[key] = indices
+        for group in groups.values():
+            yield from self._score_group(requests, group)
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -99,93 +118,136 @@ class MemoisedEngine:
         """What this process asked for, by stage. What the run has cost in all its processes: `RunFolder.usage`."""
         return dict(self._usage)
 
-    def _answer(
-        self,
-        kind: Literal["generate", "score"],
-        requests: Sequence[Request],
-        stages: Sequence[str],
-        compute: Callable[[Sequence[Request]], Iterator[tuple[int, Result]]],
-        read: Callable[[dict[str, Any]], Result],
-        together: int | None = None,
-    ) -> Iterator[tuple[int, Result]]:
-        same: dict[str, list[int]] = {}
-        for start in range(0, len(requests), KEYS_PER_QUERY):
-            page = {i: self._engine.request_key(requests[i]) for i in range(start, min(start + KEYS_PER_QUERY, len(requests)))}
-            known = self._run.calls.find(list(page.values()))
-            for index, key in page.items():
-                if key in known:
-                    self._book(stages[index], Usage(reused=1))
-                    yield index, read(json.loads(known[key].result))
-                else:
-                    same.setdefault(key, []).append(index)
-        groups: dict[int, dict[str, list[int]]] = {}
-        for key, indices in same.items():
-            groups.setdefault(0 if together is None else indices[0] // together, {})[key] = indices
-        for group in groups.values():
-            yield from self._compute(kind, requests, stages, compute, group, whole=together is not None)
+    def stage_name(self, request: GenerationRequest | ScoreRequest) -> str:
+        """The stage that a call is booked under."""
+        return self._stage or stage_of(request)
 
-    def _compute(
+    def find(self, key: str) -> GenerationResult | None:
+        """The answer that is remembered under a key."""
+        known = self._run.calls.find([key]).get(key)
+        return read_generation(json.loads(known.result)) if known else None
+
+    def keep(
         self,
         kind: Literal["generate", "score"],
-        requests: Sequence[Request],
-        stages: Sequence[str],
-        compute: Callable[[Sequence[Request]], Iterator[tuple[int, Result]]],
-        group: Mapping[str, list[int]],
-        *,
-        whole: bool,
-    ) -> Iterator[tuple[int, Result]]:
-        """Ask the engine for one group of requests. With `whole`, its results are kept, and told, all at once."""
-        keys, twins = list(group), list(group.values())
-        held: list[StoredCall] = []
-        results: list[tuple[int, Result]] = []
-        answered = 0
-        last = time.monotonic()
-        try:
-            for position, result in compute([requests[indices[0]] for indices in twins]):
-                call = self._booked(kind, keys[position], stages[twins[position][0]], result, time.monotonic() - last)
-                answered += 1
-                if whole:
-                    held += [call] if call else []
-                    results.append((position, result))
-                else:
-                    self._run.calls.add(*([call] if call else []))
-                    if self._run.calls.waiting >= self._commit_every:
-                        self._run.calls.flush()
-                    yield from self._told(twins[position], stages, result)
-                last = time.monotonic()  # what the caller did with the result is not the model's time
-            self._run.calls.add(*held)
-        finally:
+        results: Iterable[tuple[str, str, GenerationResult | ScoreResult]],
+        seconds: float,
+    ) -> None:
+        """Book computed results (key, stage, result) that took so long together, and remember them in one commit.
+
+        A failure that another try may not have is booked and not remembered.
+        """
+        several = list(results)
+        calls: list[StoredCall] = []
+        for key, stage, result in several:
+            took_s = seconds / len(several)
+            prompt_tokens = getattr(result, "prompt_tokens", 0)
+            completion_tokens = getattr(result, "completion_tokens", 0)
+            failed = isinstance(result, RequestFailure)
+            self.book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, took_s))
+            if not isinstance(result, RequestFailure) or result.cause in LASTING_FAILURES:
+                # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
+                stored = json.dumps(asdict(result))
+                calls.append(StoredCall(key, kind, stage, stored, prompt_tokens, completion_tokens, took_s))
+        self._run.calls.add(*calls)
+        if self._run.calls.waiting >= self._commit_every:
             self._run.calls.flush()
-        if answered != len(twins):
-            raise EngineError(
-                f"the engine answered {answered} of {len(twins)} requests.", "Please report this; answers are kept."
-            )
-        for position, result in results:
-            yield from self._told(twins[position], stages, result)
 
-    def _told(self, indices: Sequence[int], stages: Sequence[str], result: Result) -> Iterator[tuple[int, Result]]:
-        """The result for a request and for those that are the same."""
-        index, *others = indices
-        yield index, result
-        for other in others:
-            self._book(stages[other], Usage(reused=1))
-            yield other, result
+    def flush(self) -> None:
+        """Everything computed so far is on the disk afterwards."""
+        self._run.calls.flush()
 
-    def _booked(
-        self, kind: Literal["generate", "score"], key: str, stage: str, result: Any, seconds: float
-    ) -> StoredCall | None:
-        """What to remember of a computed result; None for a failure that another try may not have."""
-        failed = isinstance(result, RequestFailure)
-        prompt_tokens = getattr(result, "prompt_tokens", 0)
-        completion_tokens = getattr(result, "completion_tokens", 0)
-        self._book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, seconds))
-        if isinstance(result, RequestFailure) and result.cause not in LASTING_FAILURES:
-            return None
-        # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
-        return StoredCall(key, kind, stage, json.dumps(asdict(result)), prompt_tokens, completion_tokens, seconds)
-
-    def _book(self, stage: str, usage: Usage) -> None:
+    def book(self, stage: str, usage: Usage) -> None:
         self._usage[stage] = self._usage.get(stage, Usage()) + usage
+
+    def _score_group(
+        self, requests: Sequence[ScoreRequest], group: Mapping[str, list[int]]
+    ) -> Iterator[tuple[int, ScoreResult]]:
+        keys, twins = list(group), list(group.values())
+        began_s = time.monotonic()
+        results = dict(self._engine.score([requests[indices[0]] for indices in twins]))
+        _all_answered(len(results), len(twins))
+        stages = [self.stage_name(requests[indices[0]]) for indices in twins]
+        self.keep(
+            "score",
+            [(keys[place], stages[place], results[place]) for place in range(len(twins))],
+            time.monotonic() - began_s,
+        )
+        self.flush()
+        for place, (first, *others) in enumerate(twins):
+            yield first, results[place]
+            for other in others:
+                self.book(stages[place], Usage(reused=1))
+                yield other, results[place]
+
+
+class MemoisedStream:
+    """A stream whose finished calls are kept; requests that are the same are computed once.
+
+    Args:
+        memo: Where they are kept.
+        inner: Computes what is not known yet.
+    """
+
+    def __init__(self, memo: MemoisedEngine, inner: GenerationStream) -> None:
+        self._memo = memo
+        self._inner = inner
+        self._inbox: deque[tuple[int, GenerationResult]] = deque()
+        self._asked: dict[int, tuple[str, str, list[int]]] = {}
+        """Ticket of the inner stream → key, stage, and our tickets: the first computes, the others are the same."""
+        self._by_key: dict[str, int] = {}
+        self._tickets = 0
+
+    def submit(self, request: GenerationRequest) -> int:
+        ticket, self._tickets = self._tickets, self._tickets + 1
+        key, stage = self._memo.request_key(request), self._memo.stage_name(request)
+        if key in self._by_key:
+            self._asked[self._by_key[key]][2].append(ticket)
+        elif (known := self._memo.find(key)) is not None:
+            self._memo.book(stage, Usage(reused=1))
+            self._inbox.append((ticket, known))
+        else:
+            inner = self._inner.submit(request)
+            self._by_key[key] = inner
+            self._asked[inner] = key, stage, [ticket]
+        return ticket
+
+    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+        """Answers as they are ready: those already known before the others."""
+        try:
+            while self._inbox or self._asked:
+                yield from self._known()
+                last_s = time.monotonic()
+                for inner, result in self._inner.results():
+                    key, stage, (first, *others) = self._asked.pop(inner)
+                    del self._by_key[key]
+                    self._memo.keep("generate", [(key, stage, result)], time.monotonic() - last_s)
+                    self._inbox.append((first, result))
+                    for other in others:
+                        self._memo.book(stage, Usage(reused=1))
+                        self._inbox.append((other, result))
+                    yield from self._known()
+                    last_s = time.monotonic()  # what the caller did with the result is not the model's time
+                if not self._inbox:
+                    _all_answered(0, len(self._asked))
+        finally:
+            self._memo.flush()
+
+    def close(self) -> None:
+        self._inner.close()
+        self._asked.clear()
+        self._by_key.clear()
+        self._inbox.clear()
+        self._memo.flush()
+
+    def _known(self) -> Iterator[tuple[int, GenerationResult]]:
+        while self._inbox:
+            yield self._inbox.popleft()
+
+
+def _all_answered(answered: int, asked: int) -> None:
+    if answered != asked:
+        raise EngineError(f"the engine answered {answered} of {asked} requests.", "Please report this; answers are kept.")
 
 
 def stage_of(request: GenerationRequest | ScoreRequest) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
 from naive import conversations
 
 from cai.engines.base import GenerationRequest, GenerationResult, SamplingParams, ScoreRequest, ScoreResult
+from cai.engines.decoding import SlotScheduler
 from cai.engines.local import LocalEngine
+from cai.errors import EngineError
 from cai.models.loading import LoadedModel, load_model
 from cai.models.spec import ModelSpec
 
@@ -57,17 +60,16 @@ def asked(architecture: Architecture, count: int) -> tuple[list[GenerationReques
 def results(
     loaded: LoadedModel, generations: Sequence[GenerationRequest], scores: Sequence[ScoreRequest], max_batch: int = 64
 ) -> tuple[dict[int, GenerationResult], dict[int, ScoreResult]]:
-    engine = LocalEngine(loaded, max_batch=max_batch)  # exact by itself: the model is on a CPU
+    engine = LocalEngine(loaded, max_batch=max_batch)  # exact by itself: the model is in float32
     return dict(engine.generate(generations)), dict(engine.score(scores))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, architecture: Architecture, dtype: str) -> None:
-    loaded = opened(architecture, dtype)
+def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, architecture: Architecture) -> None:
+    loaded = opened(architecture, "float32")
     generations, scores = asked(architecture, 10)
     texts, logps = results(loaded, generations, scores)
-    chance = random.Random(f"{architecture} {dtype}")
+    chance = random.Random(architecture)
     for size in (1, 3, 6):
         part = chance.sample(range(len(generations)), size)
         some_texts, some_logps = results(
@@ -75,3 +77,30 @@ def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, ar
         )
         assert [some_texts[n] for n in range(size)] == [texts[i] for i in part]
         assert [some_logps[n] for n in range(size)] == [logps[i] for i in part]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_batch_of_sixty_four_writes_what_a_batch_of_one_writes(opened: Opened, architecture: Architecture) -> None:
+    loaded = opened(architecture, "float32")
+    generations, _ = asked(architecture, 64)
+    together = dict(LocalEngine(loaded, max_batch=64).generate(generations))
+    assert dict(LocalEngine(loaded, max_batch=1).generate(generations)) == together
+    backwards = list(reversed(generations))
+    found = dict(LocalEngine(loaded, max_batch=64).generate(backwards))
+    assert [found[63 - place] for place in range(64)] == [together[place] for place in range(64)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_draws_that_rounding_may_decide_are_decided_alone(opened: Opened, architecture: Architecture) -> None:
+    """With a slack so wide that every draw counts as undecided, the texts are those of rows computed alone: no others."""
+    loaded = opened(architecture, "float32")
+    generations, _ = asked(architecture, 6)
+    expected = dict(LocalEngine(loaded).generate(generations))
+    engine = LocalEngine(loaded)
+    cast("SlotScheduler", engine._scheduler)._slack_nats = 1e3
+    assert dict(engine.generate(generations)) == expected
+
+
+def test_exactness_is_refused_where_rounding_is_coarse(opened: Opened) -> None:
+    with pytest.raises(EngineError, match="dtype"):
+        LocalEngine(opened("llama", "bfloat16"), exact=True)

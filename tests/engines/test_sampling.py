@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,10 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from cai.engines.base import SamplingParams
-from cai.engines.sampling import draw, gumbel_noise, noise_seed, position_seed, vocabulary_hash, warp
+from cai.engines.sampling import (
+    draw,
+    draw_settled,
+    gumbel_noise,
+    noise_seed,
+    penalise,
+    position_seed,
+    vocabulary_hash,
+    warp,
+)
 
 CPU = torch.device("cpu")
 DRAWS = 20_000
@@ -28,7 +43,8 @@ def transformers_warped(logits_BV: Tensor, params: SamplingParams) -> Tensor:
     ids: Any = torch.zeros(len(logits_BV), 1, dtype=torch.long)
     warped = TemperatureLogitsWarper(params.temperature)(ids, logits_BV) if params.temperature != 1.0 else logits_BV
     warped = TopKLogitsWarper(params.top_k)(ids, warped) if params.top_k else warped
-    return TopPLogitsWarper(params.top_p)(ids, warped) if params.top_p < 1.0 else warped
+    warped = TopPLogitsWarper(params.top_p)(ids, warped) if params.top_p < 1.0 else warped
+    return MinPLogitsWarper(params.min_p)(ids, warped) if params.min_p else warped
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,9 +54,12 @@ def transformers_warped(logits_BV: Tensor, params: SamplingParams) -> Tensor:
     temperature=st.sampled_from([0.3, 0.7, 1.0, 2.5]),
     top_k=st.sampled_from([0, 1, 3, 50, 10_000]),
     top_p=st.sampled_from([0.05, 0.5, 0.9, 0.99, 1.0]),
+    min_p=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
 )
-def test_warped_logits_equal_those_of_transformers(seed: int, V: int, temperature: float, top_k: int, top_p: float) -> None:
-    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
+def test_warped_logits_equal_those_of_transformers(
+    seed: int, V: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     logits_BV = logits(V, seed, rows=3)
     ours, theirs = warp(logits_BV, params), transformers_warped(logits_BV, params)
     differing = ours.isinf() != theirs.isinf()
@@ -51,6 +70,51 @@ def test_warped_logits_equal_those_of_transformers(seed: int, V: int, temperatur
     both = ~(ours.isinf() | theirs.isinf())
     assert torch.equal(ours[both], theirs[both])
     assert (~ours.isinf()).any(-1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), penalty=st.sampled_from([0.5, 1.1, 2.0]), seen=st.lists(st.integers(0, 63), min_size=1))
+def test_the_repetition_penalty_equals_that_of_transformers(seed: int, penalty: float, seen: list[int]) -> None:
+    logits_1V, ids = logits(64, seed), torch.tensor([seen])
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(cast("Any", ids), cast("Any", logits_1V.clone()))
+    assert torch.equal(penalise(logits_1V, [torch.tensor(sorted(set(seen)))], penalty), theirs)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    V=st.sampled_from([5, 64, 700]),
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    top_k=st.sampled_from([0, 1, 3, 50]),
+    top_p=st.sampled_from([0.05, 0.5, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    slack_nats=st.sampled_from([1e-4, 0.01, 0.1]),
+)
+def test_a_settled_draw_is_the_same_from_any_logits_within_the_slack(
+    seed: int, V: int, temperature: float, top_k: int, top_p: float, min_p: float, slack_nats: float
+) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    logits_BV, vocabulary = logits(V, seed, rows=6), vocabulary_hash(V, CPU)
+    if seed % 3 == 0:
+        logits_BV = (logits_BV * 2).round() / 2  # many ties
+    seeds = [position_seed(seed, row) for row in range(6)]
+    tokens, settled = draw_settled(logits_BV, params, seeds, vocabulary, slack_nats)
+    moves = torch.Generator().manual_seed(seed + 1)
+    for trial in range(12):
+        off = torch.rand(logits_BV.shape, generator=moves) * 2 - 1
+        if trial % 2:
+            off = off.sign()  # every logit at the far end of its range
+        drawn = draw(logits_BV + 0.999 * slack_nats * off, params, seeds, vocabulary)
+        assert torch.equal(drawn[settled], tokens[settled])
+
+
+def test_nearly_all_draws_are_settled() -> None:
+    rows, V = 2000, 500
+    logits_BV, vocabulary = logits(V, 3, rows=rows), vocabulary_hash(V, CPU)
+    seeds = [position_seed(1, row) for row in range(rows)]
+    for params in (SamplingParams(temperature=0.0), SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(top_k=40)):
+        _, settled = draw_settled(logits_BV, params, seeds, vocabulary, 4e-4)
+        assert 0.99 < float(settled.float().mean()) < 1.0
 
 
 @pytest.mark.parametrize(
