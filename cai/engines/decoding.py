@@ -240,7 +240,7 @@ class SlotScheduler:
         rows = [each.row for each in entrants]
         self._attempting = [*self._running, *rows]
         ends = [len(each.tokens) for each in entrants]
-        self._reserve(max(ends) + 1)
+        self._reserve(max([*ends, *(row.length for row in self._running)]) + 1)
         admitted = set(rows)
         self._waiting = [row for row in self._waiting if row not in admitted]
         heirs: dict[_Kept, Row] = {}

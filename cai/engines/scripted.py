@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -26,34 +25,13 @@ from cai.engines.base import (
     Scores,
     generate_all,
 )
+from cai.engines.immediate import ImmediateStream
 from constitution.messages import Conversation
 
 Answers: TypeAlias = Mapping[str, str] | Callable[[GenerationRequest], str | RequestFailure]
 Logps: TypeAlias = Mapping[str, float] | Callable[[ScoreRequest], Sequence[float] | RequestFailure]
 
 _WORD = re.compile(r"\S+")
-
-
-class ScriptedStream:
-    """Answers in the order of submission, each when it is read. Implements `cai.engines.base.GenerationStream`."""
-
-    def __init__(self, answer: Callable[[GenerationRequest], GenerationResult]) -> None:
-        self._answer = answer
-        self._waiting: deque[tuple[int, GenerationRequest]] = deque()
-        self._tickets = 0
-
-    def submit(self, request: GenerationRequest) -> int:
-        self._waiting.append((self._tickets, request))
-        self._tickets += 1
-        return self._tickets - 1
-
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
-        while self._waiting:
-            ticket, request = self._waiting.popleft()
-            yield ticket, self._answer(request)
-
-    def close(self) -> None:
-        self._waiting.clear()
 
 
 class ScriptedEngine:
@@ -109,8 +87,8 @@ class ScriptedEngine:
         """What has been answered so far, in words."""
         return self._statistics
 
-    def stream(self) -> ScriptedStream:
-        return ScriptedStream(self.answered)
+    def stream(self) -> ImmediateStream:
+        return ImmediateStream(self.answered)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
         """Answer requests, in their order."""

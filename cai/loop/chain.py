@@ -1,22 +1,31 @@
-"""Draft → critique → revise → gate over many items, in batches: engines in, records out.
+"""Draft → critique → revise → gate over many items at once: engines in, records out.
 
-Knows no files: durability is the engine's (a `MemoisedEngine` keeps each call). Text of an item depends only on its own noise
-key, so records are the same in any chunk size and order. An item that cannot be finished becomes a `FailureRecord`.
+Each item goes its own way: its critique is asked for as soon as its draft is there. Knows no files: durability is the engine's
+(a `MemoisedEngine` keeps each call). An item's texts depend only on their own noise keys, so records are the same in any window
+and order. An item that cannot be finished becomes a `FailureRecord`.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cai.engines.base import Engine, FinishReason, Generation, GenerationRequest, RequestFailure, SamplingParams
+from cai.engines.base import (
+    Engine,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    GenerationStream,
+    RequestFailure,
+    SamplingParams,
+)
 from cai.loop.gate import Candidate, Gate, Ruled
 from cai.loop.settings import LoopSettings
 from cai.loop.threads import Thread
 from cai.loop.tidying import tidy_revision
-from cai.records import FailureRecord, GateRuling, Item, RevisionRecord
+from cai.records import FailureRecord, Item, RevisionRecord
 from constitution.messages import Conversation
 from constitution.rendering import read_critique, render_critique, render_direct_revision, render_revision
 from constitution.schema import Constitution, Principle
@@ -25,7 +34,7 @@ from constitution.selection import select_principle
 
 @dataclass(frozen=True, slots=True)
 class LoopEvent:
-    """`done` of `total` calls of one stage of the chunk in work are answered; `items_done` items were finished before it."""
+    """`done` of the `total` calls of one stage that were asked for so far are answered; `items_done` items are finished."""
 
     stage: str
     round: int
@@ -35,16 +44,6 @@ class LoopEvent:
 
 
 OnLoopEvent: TypeAlias = Callable[[LoopEvent], None]
-_Drawn: TypeAlias = list[tuple[Thread, Candidate]]
-
-
-@dataclass(frozen=True)
-class _Stage:
-    engine: Engine
-    name: str
-    round: int
-    params: SamplingParams
-    attempt: int = 0
 
 
 def noise_key(
@@ -78,146 +77,267 @@ def run_loop(
     under a principle that has a say goes on record, and no further. The principles that the gate's settings name are looked up
     in `library` (default: `constitution`). With `drafts` (uid → text) the policy is not asked: these are begun from.
 
+    Items are read as they are needed: at most `settings.chunk_items` are in work, or wait for one before them.
+
     Yields:
         One record per (item, replica), in the order of `items`.
 
     Raises:
         KeyError: If a principle of the gate's is not there (`gate_problems` says so beforehand), or an item is not in `drafts`.
     """
+    gate = Gate(feedback, settings.gate, library or constitution) if settings.gate else None
     threads = (Thread(item, replica) for item in items for replica in range(settings.replicas))
-    finished = 0
-    while chunk := list(islice(threads, settings.chunk_items)):
-        gate = Gate(feedback, settings.gate, library or constitution) if settings.gate else None
-        work = _Work(constitution, settings, seed, on_event, finished, gate)
-        work.draft(chunk, policy, drafts)
-        for number in range(settings.rounds):
-            work.round(chunk, feedback, number)
-        for thread in chunk:
-            yield thread.record()
-        finished += len(chunk)
+    work = _Work(constitution, settings, seed, on_event, gate, policy, feedback, drafts, threads)
+    try:
+        yield from work.run()
+    finally:
+        work.close()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
+class _Course:
+    """Where a thread stands: in which round, under which principle, with which critique."""
+
+    thread: Thread
+    round: int = -1
+    principle: Principle | None = None
+    critique: Generation | None = None
+    candidate: Candidate | None = None
+    """A revision that waits for the gate."""
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request on its way, and what is done with its answer."""
+
+    course: _Course
+    stage: str
+    then: Callable[[_Course, Generation], None]
+
+
+@dataclass
+class _Line:
+    """The stream of one engine, and who waits for what."""
+
+    stream: GenerationStream
+    calls: dict[int, _Call] = field(default_factory=dict[int, _Call])
+
+
 class _Work:
-    constitution: Constitution
-    settings: LoopSettings
-    seed: int
-    on_event: OnLoopEvent | None
-    items_done: int
-    gate: Gate | None
-
-    def draft(self, threads: Sequence[Thread], policy: Engine, drafts: Mapping[str, str] | None) -> None:
-        if drafts is not None:
-            for thread in threads:
-                thread.begin(drafts[thread.item.uid])
-            return
-        stage = _Stage(policy, "draft", 0, self.settings.draft)
-        for thread, answer in self._ask(stage, threads, lambda thread: thread.item.messages):
-            thread.begin(answer.text, cut=answer.finish_reason is FinishReason.LENGTH)
-
-    def round(self, threads: Sequence[Thread], feedback: Engine, number: int) -> None:
-        drawn: dict[int, Principle] = {}
-        for thread in threads:
-            if thread.failure is None:
-                principle = select_principle(
-                    self.constitution, seed=self.seed, uid=thread.item.uid, round=number, tags=thread.item.tags
-                )
-                if principle is not None:
-                    drawn[id(thread)] = principle
-        working = [thread for thread in threads if id(thread) in drawn]
-        critiques: dict[int, Generation] = {}
-        if not self.settings.critique_free:
-            stage = _Stage(feedback, "critique", number, self.settings.critique)
-
-            def render(thread: Thread) -> Conversation:
-                return render_critique(drawn[id(thread)], thread.item.messages, thread.text)
-
-            for thread, answer in self._ask(stage, working, render):
-                critiques[id(thread)] = answer
-                reading = read_critique(answer.text)
-                if stage.params.temperature == 0.0:  # a sampled ground is no match for the judge's own, which is greedy
-                    thread.grounds[drawn[id(thread)].id] = reading.ground
-                if not answer.text.strip():
-                    thread.fail("critique", "empty_critique", "the feedback model answered nothing")
-                elif reading.nothing_to_change:
-                    thread.keep(number, drawn[id(thread)], answer)
-        faulty = [t for t in working if t.failure is None and not (t.rounds and t.rounds[-1].round == number)]
-        self._revise(faulty, feedback, number, drawn, critiques)
-
-    def _revise(
+    def __init__(
         self,
-        threads: Sequence[Thread],
+        constitution: Constitution,
+        settings: LoopSettings,
+        seed: int,
+        on_event: OnLoopEvent | None,
+        gate: Gate | None,
+        policy: Engine,
         feedback: Engine,
-        number: int,
-        drawn: dict[int, Principle],
-        critiques: dict[int, Generation],
+        drafts: Mapping[str, str] | None,
+        threads: Iterator[Thread],
     ) -> None:
-        def render(thread: Thread) -> Conversation:
-            principle, critique = drawn[id(thread)], critiques.get(id(thread))
-            if critique is None:
-                return render_direct_revision(principle, thread.item.messages, thread.text)
-            return render_revision(principle, thread.item.messages, thread.text, critique.text.strip())
+        self._constitution = constitution
+        self._settings = settings
+        self._seed = seed
+        self._on_event = on_event
+        self._gate = gate
+        self._feedback_engine = feedback
+        self._drafts = drafts
+        self._threads = threads
+        self._feedback = _Line(feedback.stream())
+        self._policy = self._feedback if policy is feedback else _Line(policy.stream())
+        self._window: deque[_Course] = deque()
+        self._items_done = 0
+        self._asked: Counter[tuple[str, int]] = Counter()
+        self._answered: Counter[tuple[str, int]] = Counter()
 
-        def draw(some: Sequence[Thread], attempt: int) -> _Drawn:
-            params = self.settings.revision
-            if attempt and self.settings.gate and params.temperature == 0.0:
-                params = params.model_copy(update={"temperature": self.settings.gate.retry_temperature})
-            stage = _Stage(feedback, "retry" if attempt else "revision", number, params, attempt)
-            found = {id(thread): _candidate(answer) for thread, answer in self._ask(stage, some, render)}
-            # Answers come as they are ready, and known ones first; the gate's batches must not depend on that.
-            return [(thread, found[id(thread)]) for thread in some if id(thread) in found]
+    def run(self) -> Iterator[RevisionRecord | FailureRecord]:
+        """The records, in the order of the threads."""
+        lines = [self._policy] if self._policy is self._feedback else [self._policy, self._feedback]
+        yield from self._records()
+        while self._window:
+            idle = True
+            for line in lines:
+                for ticket, result in line.stream.results():
+                    idle = False
+                    self._receive(line.calls.pop(ticket), result)
+                    yield from self._records()
+            if idle:
+                # Whoever is not finished waits for the gate. Who that is follows from the items alone, and so do its batches.
+                self._rule([course for course in self._window if course.candidate is not None])
+                yield from self._records()
 
-        first = draw(threads, 0)
-        ruled = self._gated(first, draw, number, drawn) if self.gate else [(*each, None) for each in first]
-        for thread, candidate, ruling in ruled:
-            thread.revise(number, drawn[id(thread)], critiques.get(id(thread)), candidate, ruling)
+    def close(self) -> None:
+        self._policy.stream.close()
+        self._feedback.stream.close()
 
-    def _gated(
-        self, first: _Drawn, draw: Callable[[Sequence[Thread], int], _Drawn], number: int, drawn: dict[int, Principle]
-    ) -> Iterator[tuple[Thread, Candidate | None, GateRuling | None]]:
-        """What takes the place of each text (None: it stays), with the gate's ruling. An empty revision needs none."""
-        assert self.gate is not None
-        yield from ((thread, candidate, None) for thread, candidate in first if candidate.text is None)
-        heard = [(thread, candidate) for thread, candidate in first if candidate.text is not None]
-        threads = [thread for thread, _ in heard]
-        places = {id(thread): place for place, thread in enumerate(threads)}
+    # ---- the window
 
-        def redraw(some: Sequence[int], attempt: int) -> dict[int, Candidate]:
-            return {places[id(thread)]: candidate for thread, candidate in draw([threads[place] for place in some], attempt)}
+    def _records(self) -> Iterator[RevisionRecord | FailureRecord]:
+        """Hand out what is finished at the front of the window, and let as many threads in."""
+        while True:
+            while len(self._window) < self._settings.chunk_items and (thread := next(self._threads, None)) is not None:
+                course = _Course(thread)
+                self._window.append(course)
+                self._begin(course)
+            if not (self._window and self._window[0].finished):
+                return
+            thread = self._window.popleft().thread
+            if self._gate is not None:
+                self._gate.forget(thread.name)
+            self._items_done += 1
+            yield thread.record()
 
-        def tell(done: int, total: int) -> None:
-            if self.on_event:
-                self.on_event(LoopEvent("gate", number, done, total, self.items_done))
+    def _begin(self, course: _Course) -> None:
+        thread = course.thread
+        if self._drafts is None:
+            self._ask(self._policy, course, "draft", self._settings.draft, thread.item.messages, self._drafted)
+        else:
+            thread.begin(self._drafts[thread.item.uid])
+            self._next_round(course)
 
-        keys = [noise_key(self.seed, thread.item.uid, thread.replica, "gate", number) for thread in threads]
-        cases = [thread.case(drawn[id(thread)], self.constitution, key) for thread, key in zip(threads, keys, strict=True)]
-        for place, found in self.gate.rule(cases, [candidate for _, candidate in heard], redraw, on_done=tell).items():
-            match found:
-                case Ruled(candidate, ruling):
-                    yield threads[place], candidate, ruling
-                case RequestFailure(cause, detail):
-                    threads[place].fail("gate", cause, detail)
+    def _next_round(self, course: _Course) -> None:
+        """Begin the next round for which a principle applies; without one the thread is finished."""
+        thread, course.principle, course.critique = course.thread, None, None
+        while thread.failure is None and course.principle is None and course.round + 1 < self._settings.rounds:
+            course.round += 1
+            course.principle = select_principle(
+                self._constitution, seed=self._seed, uid=thread.item.uid, round=course.round, tags=thread.item.tags
+            )
+        if thread.failure is not None or course.principle is None:
+            course.finished = True
+        elif self._settings.critique_free:
+            self._ask_revision(course)
+        else:
+            asked = render_critique(course.principle, thread.item.messages, thread.text)
+            self._ask(self._feedback, course, "critique", self._settings.critique, asked, self._criticised)
+
+    # ---- calls and their answers
 
     def _ask(
-        self, stage: _Stage, threads: Sequence[Thread], render: Callable[[Thread], Conversation]
-    ) -> Iterator[tuple[Thread, Generation]]:
-        """Ask for every thread; a failed request fails its thread alone."""
-        asked = [thread for thread in threads if thread.failure is None]
-        requests = [
-            GenerationRequest(
-                messages=render(thread),
-                params=stage.params,
-                noise_key=noise_key(self.seed, thread.item.uid, thread.replica, stage.name, stage.round, stage.attempt),
+        self,
+        line: _Line,
+        course: _Course,
+        stage: str,
+        params: SamplingParams,
+        messages: Conversation,
+        then: Callable[[_Course, Generation], None],
+    ) -> None:
+        number = max(0, course.round)
+        key = noise_key(self._seed, course.thread.item.uid, course.thread.replica, stage, number)
+        ticket = line.stream.submit(GenerationRequest(messages, params, key))
+        line.calls[ticket] = _Call(course, stage, then)
+        self._asked[stage, number] += 1
+
+    def _receive(self, call: _Call, result: Generation | RequestFailure) -> None:
+        course, stage = call.course, (call.stage, max(0, call.course.round))
+        self._answered[stage] += 1
+        if isinstance(result, RequestFailure):
+            course.thread.fail(call.stage, result.cause, result.detail)
+            course.finished = True
+        else:
+            call.then(course, result)
+        self._tell(*stage, self._answered[stage], self._asked[stage])
+
+    def _tell(self, stage: str, number: int, done: int, total: int) -> None:
+        if self._on_event:
+            self._on_event(LoopEvent(stage, number, done, total, self._items_done))
+
+    def _drafted(self, course: _Course, answer: Generation) -> None:
+        course.thread.begin(answer.text, cut=answer.finish_reason is FinishReason.LENGTH)
+        self._next_round(course)
+
+    def _criticised(self, course: _Course, answer: Generation) -> None:
+        thread, principle = course.thread, course.principle
+        assert principle is not None
+        reading = read_critique(answer.text)
+        if self._settings.critique.temperature == 0.0:  # a sampled ground is no match for the judge's own, which is greedy
+            thread.grounds[principle.id] = reading.ground
+        if not answer.text.strip():
+            thread.fail("critique", "empty_critique", "the feedback model answered nothing")
+            course.finished = True
+        elif reading.nothing_to_change:
+            thread.keep(course.round, principle, answer)
+            self._next_round(course)
+        else:
+            course.critique = answer
+            self._ask_revision(course)
+
+    def _ask_revision(self, course: _Course) -> None:
+        self._ask(self._feedback, course, "revision", self._settings.revision, self._revision_request(course), self._revised)
+
+    def _revision_request(self, course: _Course) -> Conversation:
+        thread, principle = course.thread, course.principle
+        assert principle is not None
+        if course.critique is None:
+            return render_direct_revision(principle, thread.item.messages, thread.text)
+        return render_revision(principle, thread.item.messages, thread.text, course.critique.text.strip())
+
+    def _revised(self, course: _Course, answer: Generation) -> None:
+        candidate = _candidate(answer)
+        if self._gate is not None and candidate.text is not None:
+            course.candidate = candidate
+            return
+        self._close_round(course, Ruled(candidate, None))
+
+    def _close_round(self, course: _Course, ruled: Ruled) -> None:
+        assert course.principle is not None
+        course.thread.revise(course.round, course.principle, course.critique, ruled.candidate, ruled.ruling)
+        self._next_round(course)
+
+    # ---- the gate
+
+    def _rule(self, courses: Sequence[_Course]) -> None:
+        """Decide about every revision that waits, and let its thread go on."""
+        assert self._gate is not None
+        candidates: list[Candidate] = []
+        for course in courses:
+            assert course.candidate is not None
+            candidates.append(course.candidate)
+            course.candidate = None
+
+        first = min(course.round for course in courses)
+        cases = [
+            course.thread.case(
+                course.principle,
+                self._constitution,
+                noise_key(self._seed, course.thread.item.uid, course.thread.replica, "gate", course.round),
             )
-            for thread in asked
+            for course in courses
+            if course.principle is not None
         ]
-        for done, (index, result) in enumerate(stage.engine.generate(requests), start=1):
+        ruled = self._gate.rule(cases, candidates, lambda some, attempt: self._redrawn(courses, some, attempt), on_done=tell)
+        for place, course in enumerate(courses):
+            match ruled.get(place):
+                case Ruled() as decided:
+                    self._close_round(course, decided)
+                case RequestFailure(cause, detail):
+                    course.thread.fail("gate", cause, detail)
+                    course.finished = True
+                case None:  # it failed while it was drawn anew
+                    course.finished = True
+
+    def _redrawn(self, courses: Sequence[_Course], some: Sequence[int], attempt: int) -> dict[int, Candidate]:
+        """New revisions of those that the gate turned down; a failed request fails its thread alone."""
+        assert self._settings.gate is not None
+        params = self._settings.revision
+        if params.temperature == 0.0:
+            params = params.model_copy(update={"temperature": self._settings.gate.retry_temperature})
+        requests: list[GenerationRequest] = []
+        for place in some:
+            course, item = courses[place], courses[place].thread.item
+            key = noise_key(self._seed, item.uid, course.thread.replica, "retry", course.round, attempt)
+            requests.append(GenerationRequest(self._revision_request(course), params, key))
+        drawn: dict[int, Candidate] = {}
+        for done, (index, result) in enumerate(self._feedback_engine.generate(requests), start=1):
+            self._tell("retry", min(courses[place].round for place in some), done, len(requests))
             if isinstance(result, RequestFailure):
-                asked[index].fail(stage.name, result.cause, result.detail)
+                courses[some[index]].thread.fail("retry", result.cause, result.detail)
             else:
-                yield asked[index], result
-            if self.on_event:
-                self.on_event(LoopEvent(stage.name, stage.round, done, len(requests), self.items_done))
+                drawn[some[index]] = _candidate(result)
+        # Answers come as they are ready, and known ones first; the gate's batches must not depend on that.
+        return {place: drawn[place] for place in some if place in drawn}
 
 
 def _candidate(answer: Generation) -> Candidate:

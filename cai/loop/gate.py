@@ -57,10 +57,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Ruled:
-    """The candidate that was let in (None: the text before it stays), and the record of how it came to that."""
+    """The candidate that was let in (None: the text before it stays), and the record of how it came to that (None: unasked)."""
 
     candidate: Candidate | None
-    ruling: GateRuling
+    ruling: GateRuling | None
 
 
 Redraw: TypeAlias = Callable[[Sequence[int], int], Mapping[int, Candidate]]
@@ -87,7 +87,7 @@ def _named(settings: GateSettings) -> tuple[tuple[GateRole, str | None], ...]:
 
 @dataclass
 class Gate:
-    """Hears the cases of one chunk of items, round by round; each text is judged once under each principle.
+    """Hears cases as they come; each text of an item is judged once under each principle.
 
     Args:
         engine: The feedback model.
@@ -101,9 +101,10 @@ class Gate:
     engine: Engine
     settings: GateSettings
     constitution: Constitution
-    _odds: dict[tuple[tuple[str, int], str, str], VerdictOdds | RequestFailure] = field(
-        default_factory=dict[tuple[tuple[str, int], str, str], VerdictOdds | RequestFailure]
+    _odds: dict[tuple[str, int], dict[tuple[str, str], VerdictOdds | RequestFailure]] = field(
+        default_factory=dict[tuple[str, int], dict[tuple[str, str], VerdictOdds | RequestFailure]]
     )
+    """Name of a case → (principle id, text) → verdict."""
 
     def __post_init__(self) -> None:
         self._standing: dict[str, GateRole] = {}
@@ -159,6 +160,10 @@ class Gate:
             decided[position] = Ruled(None, GateRuling(accepted=False, rejected=tuple(rejected[position])))
         return decided
 
+    def forget(self, name: tuple[str, int]) -> None:
+        """No more cases of this name will come: its verdicts need no memory."""
+        self._odds.pop(name, None)
+
     def _check(
         self, cases: Sequence[Case], waiting: Mapping[int, Candidate], on_done: Callable[[int, int], None] | None
     ) -> Iterator[tuple[int, tuple[GateCheck, ...] | RequestFailure]]:
@@ -176,17 +181,18 @@ class Gate:
             for _, principle in self._asked(case)
             for text in (case.before, after or "")
         }
-        new = {key: each for key, each in wanted.items() if key not in self._odds}
+        new = {key: each for key, each in wanted.items() if key[1:] not in self._odds.get(key[0], {})}
         if new:
             found = judge(self.engine, list(new.values()), ground_tokens=self.settings.ground_tokens, on_done=on_done)
-            self._odds |= dict(zip(new, found, strict=True))
+            for (name, *of), odds in zip(new, found, strict=True):
+                self._odds.setdefault(name, {})[of[0], of[1]] = odds
         for position in waiting:
             yield position, self._verdict(cases[position], changed[position] or "") if position in changed else ()
 
     def _verdict(self, case: Case, after: str) -> tuple[GateCheck, ...] | RequestFailure:
         checks: list[GateCheck] = []
         for role, principle in self._asked(case):
-            before_odds, after_odds = (self._odds[case.name, principle.id, text] for text in (case.before, after))
+            before_odds, after_odds = (self._odds[case.name][principle.id, text] for text in (case.before, after))
             for odds in (before_odds, after_odds):
                 if isinstance(odds, RequestFailure):
                     return odds

@@ -83,4 +83,4 @@ class LoopSettings(BaseModel):
     gate: Annotated[
         GateSettings | None, Field(description="Judge each revision against the text before it; null: every revision counts.")
     ] = None
-    chunk_items: Annotated[int, Field(ge=1, description="Items worked on together; bounds memory, and changes no text.")] = 512
+    chunk_items: Annotated[int, Field(ge=1, description="Items in work at a time; bounds memory, and changes no text.")] = 512

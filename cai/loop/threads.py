@@ -23,6 +23,11 @@ class Thread:
     failure: FailureRecord | None = None
 
     @property
+    def name(self) -> tuple[str, int]:
+        """What tells it from all others."""
+        return self.item.uid, self.replica
+
+    @property
     def text(self) -> str:
         """What the next critique speaks of."""
         revised = [r.revision for r in self.rounds if r.revision is not None]
@@ -44,7 +49,7 @@ class Thread:
             own=own,
             earlier=tuple(constitution.by_id(identity) for identity in earlier),
             grounds=dict(self.grounds),
-            name=(self.item.uid, self.replica),
+            name=self.name,
             noise_key=noise_key,
         )
 

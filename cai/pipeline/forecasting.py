@@ -7,13 +7,14 @@ knows nothing of them: what they would ask is what is counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
 from cai.engines.base import (
     Engine,
+    EngineStatistics,
     FinishReason,
     Generation,
     GenerationRequest,
@@ -22,10 +23,12 @@ from cai.engines.base import (
     ScoreRequest,
     ScoreResult,
     Scores,
+    generate_all,
 )
+from cai.engines.immediate import ImmediateStream
 from cai.errors import ModelError
-from cai.store.calls import KEYS_PER_QUERY, CallTable, StoredCall
-from cai.store.memo import Request, Result, read_generation, read_scores, stage_of
+from cai.store.calls import CallTable
+from cai.store.memo import read_generation, read_scores, stage_of
 from constitution.messages import Conversation
 
 NOT_MADE = "not_made_yet"
@@ -63,15 +66,6 @@ class Tally:
     @property
     def calls(self) -> int:
         return sum(stage.calls for stage in self.stages.values())
-
-
-@dataclass(frozen=True, slots=True)
-class _Unmade:
-    """A call that is not stored, and that the engine would take."""
-
-    stage: str
-    key: str
-    prompt_tokens: int
 
 
 class ForecastingEngine:
@@ -114,46 +108,49 @@ class ForecastingEngine:
         key = self._engine.request_key(request)
         return key if self._fingerprint is None else f"{self._fingerprint} {key}"
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
-        def make(request: GenerationRequest, call: _Unmade) -> GenerationResult:
-            room = min(request.params.max_tokens, self.context_tokens - call.prompt_tokens)
-            guess = self._guessed_text(call.stage, call.key, call.prompt_tokens, room) if self._guess else None
-            self._book(call.stage, call.key, call.prompt_tokens, guess.completion_tokens if guess else 0, room)
-            return guess or _NOT_MADE
+    def statistics(self) -> EngineStatistics:
+        """Nothing: no model works."""
+        return EngineStatistics()
 
-        return self._answered(requests, read_generation, make)
+    def stream(self) -> ImmediateStream:
+        return ImmediateStream(self._generation)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        return generate_all(self, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
-        def make(request: ScoreRequest, call: _Unmade) -> ScoreResult:
-            self._book(call.stage, call.key, call.prompt_tokens, 0, 0)
-            wanted = len(request.continuations)
-            return self._guessed_scores(call.stage, call.key, call.prompt_tokens, wanted) if self._guess else _NOT_MADE
+        return ((index, self._scored(request)) for index, request in enumerate(requests))
 
-        return self._answered(requests, read_scores, make)
+    def _generation(self, request: GenerationRequest) -> GenerationResult:
+        stage, key = stage_of(request), self.request_key(request)
+        if (known := self._known(key, stage)) is not None:
+            return read_generation(known)
+        prompt_tokens = self._prompt_tokens(stage, key, request)
+        if isinstance(prompt_tokens, RequestFailure):
+            return prompt_tokens
+        room = min(request.params.max_tokens, self.context_tokens - prompt_tokens)
+        guess = self._guessed_text(stage, key, prompt_tokens, room) if self._guess else None
+        self._book(stage, key, prompt_tokens, guess.completion_tokens if guess else 0, room)
+        return guess or _NOT_MADE
 
-    def _answered(
-        self,
-        requests: Sequence[Request],
-        read: Callable[[dict[str, Any]], Result],
-        make: Callable[[Request, _Unmade], Result],
-    ) -> Iterator[tuple[int, Result | RequestFailure]]:
-        """Each request's stored answer; where there is none, the engine's own refusal, or what `make` makes of it."""
-        for index, key, known in self._looked_up(requests):
-            request = requests[index]
-            stage = stage_of(request)
-            if known is not None:
-                self._tally.at(stage).reused += 1
-                yield index, read(json.loads(known.result))
-                continue
-            prompt = self._prompt_tokens(stage, key, request)
-            yield index, prompt if isinstance(prompt, RequestFailure) else make(request, _Unmade(stage, key, prompt))
+    def _scored(self, request: ScoreRequest) -> ScoreResult:
+        stage, key = stage_of(request), self.request_key(request)
+        if (known := self._known(key, stage)) is not None:
+            return read_scores(known)
+        prompt_tokens = self._prompt_tokens(stage, key, request)
+        if isinstance(prompt_tokens, RequestFailure):
+            return prompt_tokens
+        self._book(stage, key, prompt_tokens, 0, 0)
+        wanted = len(request.continuations)
+        return self._guessed_scores(stage, key, prompt_tokens, wanted) if self._guess else _NOT_MADE
 
-    def _looked_up(self, requests: Sequence[GenerationRequest | ScoreRequest]) -> Iterator[tuple[int, str, StoredCall | None]]:
-        for start in range(0, len(requests), KEYS_PER_QUERY):
-            page = [self.request_key(request) for request in requests[start : start + KEYS_PER_QUERY]]
-            known: Mapping[str, StoredCall] = self._calls.find(page) if self._calls is not None else {}
-            for offset, key in enumerate(page):
-                yield start + offset, key, known.get(key)
+    def _known(self, key: str, stage: str) -> dict[str, Any] | None:
+        """The stored result of a call."""
+        found = self._calls.find([key]).get(key) if self._calls is not None else None
+        if found is None:
+            return None
+        self._tally.at(stage).reused += 1
+        return json.loads(found.result)
 
     def _prompt_tokens(self, stage: str, key: str, request: GenerationRequest | ScoreRequest) -> int | RequestFailure:
         """Length of a call that is not stored; or how the engine would refuse it, which costs a call and no token."""

@@ -197,6 +197,8 @@ class MemoisedStream:
         """Ticket of the inner stream → key, stage, and our tickets: the first computes, the others are the same."""
         self._by_key: dict[str, int] = {}
         self._tickets = 0
+        self._computed = 0
+        """Requests handed to the inner stream."""
 
     def submit(self, request: GenerationRequest) -> int:
         ticket, self._tickets = self._tickets, self._tickets + 1
@@ -208,6 +210,7 @@ class MemoisedStream:
             self._inbox.append((ticket, known))
         else:
             inner = self._inner.submit(request)
+            self._computed += 1
             self._by_key[key] = inner
             self._asked[inner] = key, stage, [ticket]
         return ticket
@@ -229,7 +232,7 @@ class MemoisedStream:
                     yield from self._known()
                     last_s = time.monotonic()  # what the caller did with the result is not the model's time
                 if not self._inbox:
-                    _all_answered(0, len(self._asked))
+                    _all_answered(self._computed - len(self._asked), self._computed)
         finally:
             self._memo.flush()
 

@@ -19,8 +19,9 @@ from cai.authoring.previews.cases import Case, case_of
 from cai.authoring.previews.encoding import Preview, Previewer
 from cai.authoring.previews.stages import STAGES, PreviewSettings, PreviewStage
 from cai.engines.base import Generation, GenerationRequest, RequestFailure, SamplingParams, ScoreRequest
-from cai.engines.decoding import DecodingLoop, Row
+from cai.engines.decoding import SlotScheduler
 from cai.engines.local import LocalEngine
+from cai.engines.rows import Row
 from cai.engines.scoring import ScoredSequences, score_sequences
 from cai.labels.labelling import Candidates, label_pairs
 from cai.labels.settings import LabelSettings
@@ -59,22 +60,22 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 class Watched:
-    """What really reaches the model: rows as the decoding loop gets them, sequences as they are scored."""
+    """What really reaches the model: rows as the scheduler gets them, sequences as they are scored."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[tuple[int, ...]] = []
         self.scored: list[tuple[tuple[int, ...], ...]] = []
-        run = DecodingLoop.run
+        add = SlotScheduler.add
 
-        def watched_run(loop: DecodingLoop, rows: Sequence[Row]) -> Iterator[Row]:
-            self.rows += [tuple(row.prompt) for row in rows]
-            return run(loop, rows)
+        def watched_add(scheduler: SlotScheduler, row: Row) -> None:
+            self.rows.append(tuple(row.prompt))
+            add(scheduler, row)
 
         def watched_scores(forward: Any, limits: Any, requests: Sequence[ScoredSequences]) -> Iterator[tuple[int, Any]]:
             self.scored += [each.sequences for each in requests]
             return score_sequences(forward, limits, requests)
 
-        monkeypatch.setattr(DecodingLoop, "run", watched_run)
+        monkeypatch.setattr(SlotScheduler, "add", watched_add)
         monkeypatch.setattr("cai.engines.local.score_sequences", watched_scores)
 
 

@@ -16,7 +16,7 @@ from scripted_judges import by_letters, pointwise
 from cai.authoring.judgements import Answer, Judge, Judgement
 from cai.authoring.metamorphic import BOTH, RELATIONS, Relation
 from cai.authoring.principle_tests import Case, ConstitutionReport, Result, cases_of, result_of, run_tests, tally
-from cai.engines.base import Engine, GenerationRequest, RequestFailure, ScoreRequest
+from cai.engines.base import Engine, GenerationRequest, GenerationStream, RequestFailure, ScoreRequest, generate_all
 from cai.engines.local import LocalEngine
 from cai.models.loading import load_model
 from cai.models.spec import ModelSpec
@@ -166,9 +166,21 @@ class Counted:
         self.generated: list[GenerationRequest] = []
         self.scored: list[ScoreRequest] = []
 
+        self.statistics = inner.statistics
+
+    def stream(self) -> GenerationStream:
+        stream = self.inner.stream()
+        submit = stream.submit
+
+        def counted(request: GenerationRequest) -> int:
+            self.generated.append(request)
+            return submit(request)
+
+        stream.submit = counted
+        return stream
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Any]:
-        self.generated += requests
-        return self.inner.generate(requests)
+        return generate_all(self, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Any]:
         self.scored += requests

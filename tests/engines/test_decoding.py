@@ -86,19 +86,19 @@ def test_chains_of_turns_equal_each_turn_alone_in_any_schedule(
 
     alone: list[list[list[int]]] = []
     for number, prompt in enumerate(first):
-        texts: list[list[int]] = []
+        one: list[list[int]] = []
         for turn in range(4):
             scheduler = SlotScheduler(Forward(loaded.model), BatchLimits(1, 10_000, 100_000, exact=True), lambda _: False)
             scheduler.add(row(prompt, number, turn))
             (done,) = scheduler.run()
-            texts.append(done.generated)
+            one.append(done.generated)
             prompt = [*prompt, *done.generated, *turns[number][turn]] if turn < 3 else []  # noqa: PLW2901
-        alone.append(texts)
+        alone.append(one)
 
     limits = BatchLimits(chance.randint(2, 6), chance.choice([64, 2000]), chance.choice([300, 1000, 100_000]), exact=True)
     scheduler = SlotScheduler(Forward(loaded.model), limits, lambda _: False)
     owners = {row(prompt, number, 0): (number, 0) for number, prompt in enumerate(first)}
-    texts = [[] for _ in first]
+    texts: list[list[list[int]]] = [[] for _ in first]
     for each in owners:
         scheduler.add(each)
     for done in scheduler.run():

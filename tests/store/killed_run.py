@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cai.engines.base import (
+    EngineStatistics,
     FinishReason,
     Generation,
     GenerationRequest,
@@ -33,6 +34,29 @@ ITEMS = 150
 BATCH = 8
 
 
+class OneBatch:
+    """A stream that hands all that waits to `HashEngine.generate` at once."""
+
+    def __init__(self, engine: HashEngine) -> None:
+        self._engine = engine
+        self._waiting: list[tuple[int, GenerationRequest]] = []
+        self._tickets = 0
+
+    def submit(self, request: GenerationRequest) -> int:
+        self._waiting.append((self._tickets, request))
+        self._tickets += 1
+        return self._tickets - 1
+
+    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            for index, result in self._engine.generate([request for _, request in batch]):
+                yield batch[index][0], result
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+
 class HashEngine:
     """A real engine without a model: the answer is a hash of the request, batches take a moment."""
 
@@ -49,6 +73,12 @@ class HashEngine:
 
     def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
         return hashlib.sha256(repr((self.fingerprint, request)).encode()).hexdigest()
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics()
+
+    def stream(self) -> OneBatch:
+        return OneBatch(self)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
         for index, key in self._batches(requests):
