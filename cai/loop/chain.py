@@ -307,7 +307,12 @@ class _Work:
             for course in courses
             if course.principle is not None
         ]
-        ruled = self._gate.rule(cases, candidates, lambda some, attempt: self._redrawn(courses, some, attempt), on_done=tell)
+        ruled = self._gate.rule(
+            cases,
+            candidates,
+            lambda some, attempt: self._redrawn(courses, some, attempt),
+            on_done=lambda done, total: self._tell("gate", first, done, total),
+        )
         for place, course in enumerate(courses):
             match ruled.get(place):
                 case Ruled() as decided:
