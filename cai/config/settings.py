@@ -39,8 +39,8 @@ class EngineSettings(BaseModel):
     exact: Annotated[
         bool | None,
         Field(
-            description="Answers do not depend, even in the last bit, on what else is asked: a re-run after an edit equals a "
-            "fresh one. Prompts then share no beginnings. null: on a CPU; on a GPU near-ties may fall either way."
+            description="An answer does not depend, even in a near-tie, on what else is asked: a re-run after an edit equals a "
+            "fresh one. Needs `dtype: float32`, whose rounding is small enough; null: just there."
         ),
     ] = None
 

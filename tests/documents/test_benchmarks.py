@@ -47,3 +47,13 @@ def test_fresh_prompts_compare_two_models_on_every_trial(tmp_path: Path) -> None
     before, after = (ModelSpec(name=str(make_checkpoint(tmp_path / str(seed), seed=seed)), device="cpu") for seed in (0, 1))
     result = benchmark.measure(before, after, benchmark.fresh_trials(2, 7), seeds=2, seed=7)
     assert sum(row.answers for row in result.rows) + result.failures == 7 * 2 * 3
+
+
+def test_every_way_of_running_the_chain_writes_the_same_texts() -> None:
+    """Random weights, so nearly every token is a near-tie somewhere; all ways are greedy in float32."""
+    benchmark = load("cpu_chain")
+    found = benchmark.measure(
+        benchmark.small_llama(layers=2, width=64), benchmark.Workload.drawn(3, 4096), 1, [2], alone=2, wall=False
+    )
+    assert {name.split()[0] for name in found} == {"one", "static", "continuous", "slots"}
+    assert all(row["same_texts"] == 1.0 for row in found.values()), found
