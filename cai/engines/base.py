@@ -146,10 +146,14 @@ class GenerationStream(Protocol):
         """Hand in a request; never blocks on the model. Returns its ticket: 0, 1, 2 … in the order of submission."""
         ...
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:
         """(ticket, answer) as they are ready, each ticket once, until nothing submitted is unanswered.
 
         Requests submitted while it is read are answered too; after it has ended, it may be called again.
+
+        Args:
+            patience_s: End also when nothing has become ready for so long. A stream whose model works only while this is read
+                takes no notice: waiting would not bring its answers.
         """
         ...
 

@@ -21,7 +21,7 @@ class ImmediateStream:
         self._tickets += 1
         return self._tickets - 1
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:  # noqa: ARG002 - never waits
         while self._waiting:
             ticket, request = self._waiting.popleft()
             yield ticket, self._answer(request)

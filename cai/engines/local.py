@@ -54,8 +54,8 @@ class LocalStream:
             self.inbox.append((ticket, row))
         return ticket
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
-        """Answers as they are ready. The model works only while this is read."""
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:  # noqa: ARG002
+        """Answers as they are ready. The model works only while this is read, so there is nothing to be patient for."""
         while True:
             while self.inbox:
                 yield self.inbox.popleft()

@@ -45,6 +45,9 @@ class LoopEvent:
 
 OnLoopEvent: TypeAlias = Callable[[LoopEvent], None]
 
+_PATIENCE_S = 0.05
+"""How long one of two models that work elsewhere is waited for before the other's answers are looked at."""
+
 
 def noise_key(
     seed: int,
@@ -155,15 +158,14 @@ class _Work:
     def run(self) -> Iterator[RevisionRecord | FailureRecord]:
         """The records, in the order of the threads."""
         lines = [self._policy] if self._policy is self._feedback else [self._policy, self._feedback]
+        patience_s = _PATIENCE_S if len(lines) > 1 else None
         yield from self._records()
         while self._window:
-            idle = True
             for line in lines:
-                for ticket, result in line.stream.results():
-                    idle = False
+                for ticket, result in line.stream.results(patience_s):
                     self._receive(line.calls.pop(ticket), result)
                     yield from self._records()
-            if idle:
+            if self._window and not any(line.calls for line in lines):
                 # Whoever is not finished waits for the gate. Who that is follows from the items alone, and so do its batches.
                 self._rule([course for course in self._window if course.candidate is not None])
                 yield from self._records()

@@ -215,13 +215,13 @@ class MemoisedStream:
             self._asked[inner] = key, stage, [ticket]
         return ticket
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:
         """Answers as they are ready: those already known before the others."""
         try:
             while self._inbox or self._asked:
                 yield from self._known()
                 last_s = time.monotonic()
-                for inner, result in self._inner.results():
+                for inner, result in self._inner.results(patience_s):
                     key, stage, (first, *others) = self._asked.pop(inner)
                     del self._by_key[key]
                     self._memo.keep("generate", [(key, stage, result)], time.monotonic() - last_s)
@@ -231,7 +231,11 @@ class MemoisedStream:
                         self._inbox.append((other, result))
                     yield from self._known()
                     last_s = time.monotonic()  # what the caller did with the result is not the model's time
-                if not self._inbox:
+                if self._inbox:
+                    continue
+                if patience_s is not None and time.monotonic() - last_s >= patience_s:
+                    return  # the others are on their way
+                if self._asked:
                     _all_answered(self._computed - len(self._asked), self._computed)
         finally:
             self._memo.flush()

@@ -47,7 +47,7 @@ class OneBatch:
         self._tickets += 1
         return self._tickets - 1
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             for index, result in self._engine.generate([request for _, request in batch]):
