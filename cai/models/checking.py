@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from cai.errors import CaiError, ModelError
 from cai.models.embedded import EMBEDDED_HUB_ID, EMBEDDED_NAME, INSTALL_HINT, gguf_support, packaged_gguf
+from cai.models.placement import placement_problems
+from cai.models.quantization import quantization_problems
 from cai.models.resolving import (
     FEEDBACK_ADAPTER,
     cached_embedded,
@@ -34,8 +36,11 @@ def check_model(spec: ModelSpec, *, weights: bool = True) -> list[CaiError]:
         spec: Which model, and how.
         weights: Whether weights, adapter and config are needed; without them only what turns conversations into tokens is.
     """
-    problems: list[CaiError] = []
+    problems: list[CaiError] = [*placement_problems(spec)] if weights else []
     folder = _place(spec, problems, weights=weights)
+    if weights:
+        config = _read_json(folder / "config.json", []) if folder is not None else None
+        problems += quantization_problems(spec.name, spec.quantization, config)
     if folder is not None:
         _check_folder(folder, spec, problems, weights=weights)
     adapter = _adapter_place(spec, problems) if weights else None

@@ -16,9 +16,13 @@ from cai.errors import ModelError, ProblemList
 from cai.models.chat import ChatTokenizer
 from cai.models.checking import check_model
 from cai.models.fingerprints import files_digest, text_digest
-from cai.models.progress import no_bars, said_when_slow
+from cai.models.footprint import footprint
+from cai.models.placement import choose_device, placement_settings
+from cai.models.progress import LOGGER, no_bars, said_when_slow
+from cai.models.quantization import check_quantization_device, quantization_settings, stored_quantization
 from cai.models.resolving import ModelPlace, resolve, resolve_tokenizer
 from cai.models.spec import ModelSpec
+from constitution.messages import user
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +41,7 @@ class LoadedModel:
         spec: As it was asked for.
         place: Where the files lie.
         tokenizer: With the chat template.
-        fingerprint: Identifies weights, adapter, precision, tokenizer and template.
+        fingerprint: Identifies weights, adapter, precision, quantisation, tokenizer and template.
         device: Where the weights go.
         dtype: Their precision.
         read: Reads the weights.
@@ -63,14 +67,21 @@ class LoadedModel:
         """Longest prompt plus answer the model was made for, in tokens."""
         return context_length(self.config)
 
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are quantised, by the checkpoint or by the spec; None for full weights."""
+        stored = stored_quantization(self.config)
+        return self.spec.quantization or (stored.label if stored else None)
+
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The weights, in evaluation mode.
+        """The weights, in evaluation mode. What was loaded, and where to, is said on the logger `cai.models`.
 
         Raises:
             ModelError: If the files cannot be loaded as a causal language model.
         """
         model = self.read()
+        LOGGER.info(footprint(str(self.spec), model, self.quantization))
         choose_threads(sum(weight.numel() for weight in model.parameters()), self.device)
         return model
 
@@ -97,12 +108,17 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
         raise ProblemList(f"The model {spec} cannot be used:", problems)
     config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
     device = choose_device(spec)
+    if spec.quantization is not None:
+        check_quantization_device(spec.quantization, device)
     dtype = choose_dtype(spec, device)
     tokenizer = _load_tokenizer(spec, place.folder)
-    fingerprint = model_fingerprint(place, dtype, tokenizer)
-    return LoadedModel(
-        spec, place, tokenizer, fingerprint, device, dtype, lambda: load_weights(place, device, dtype, merge=merge), config
-    )
+    _refuse_foreign_tokenizer(place.folder, tokenizer, config)
+    fingerprint = model_fingerprint(place, dtype, tokenizer, spec.quantization)
+
+    def read() -> PreTrainedModel:
+        return load_weights(spec, place, config, device, dtype, merge=merge)
+
+    return LoadedModel(spec, place, tokenizer, fingerprint, device, dtype, read, config)
 
 
 def load_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
@@ -143,30 +159,44 @@ def open_tokenizer(spec: ModelSpec) -> tuple[ChatTokenizer, int | None]:
     return _load_tokenizer(spec, folder), context_tokens
 
 
-def load_weights(place: ModelPlace, device: torch.device, dtype: torch.dtype, *, merge: bool = True) -> PreTrainedModel:
-    """The model itself, in evaluation mode, its adapter merged in or (with `merge=False`) around it as a `PeftModel`."""
+def load_weights(
+    spec: ModelSpec, place: ModelPlace, config: dict[str, Any], device: torch.device, dtype: torch.dtype, *, merge: bool = True
+) -> PreTrainedModel:
+    """The model itself, in evaluation mode, its adapter merged in or (with `merge=False`) around it as a `PeftModel`.
+
+    An adapter is never merged into quantised weights, which could not hold the sum, nor into weights spread over devices: its
+    layers then stay beside those of the model.
+    """
     from transformers import AutoModelForCausalLM
 
+    quantisation = quantization_settings(spec.quantization, config, dtype)
+    quantised = quantisation is not None or stored_quantization(config) is not None
+    placed = placement_settings(spec, device, quantised=quantised)
+    beside = bool(placed)
     # Adding a small update to bfloat16 weights loses most of its bits, so small models are merged in float32 and cast then.
     weights_bytes = sum(file.stat().st_size for file in place.folder.glob("*.safetensors"))
-    first_dtype = torch.float32 if place.adapter and merge and weights_bytes < _MERGE_IN_FLOAT32_BYTES else dtype
+    exact = place.adapter is not None and merge and not beside and weights_bytes < _MERGE_IN_FLOAT32_BYTES
     with no_bars(), said_when_slow(f"Reading the weights of {place.folder} ({weights_bytes / 1e9:.1f} GB)."):
         try:
             model, report = cast("Any", AutoModelForCausalLM).from_pretrained(
                 str(place.folder),
-                dtype=first_dtype,
+                dtype=torch.float32 if exact else dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **({} if quantisation is None else {"quantization_config": quantisation}),
+                **placed,
             )
             _refuse_missing(place.folder, report["missing_keys"])
             if place.adapter is not None:
-                model = _add_adapter(model, place.adapter, merge=merge)
-            model = model.to(device=device, dtype=dtype) if merge or place.adapter is None else model.to(device)
+                model = _add_adapter(model, place.adapter, merge=merge, beside=beside)
+            if not beside:
+                model = model.to(device=device, dtype=dtype) if merge or place.adapter is None else model.to(device)
         except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"model {place.folder}: does not fit on {device}.", "Use a smaller model or another device."
+                f"model {place.folder}: does not fit on {device}.",
+                "Use a smaller model, `quantization: bnb-4bit`, or `placement: auto` with more devices.",
             ) from error
         except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError) as error:
             raise ModelError(
@@ -176,39 +206,20 @@ def load_weights(place: ModelPlace, device: torch.device, dtype: torch.dtype, *,
     return model.eval()
 
 
-def model_fingerprint(place: ModelPlace, dtype: torch.dtype, tokenizer: ChatTokenizer) -> str:
-    """SHA-256 over contents of weights, config and adapter, the precision, and the tokenizer with its template.
+def model_fingerprint(
+    place: ModelPlace, dtype: torch.dtype, tokenizer: ChatTokenizer, quantization: str | None = None
+) -> str:
+    """SHA-256 over contents of weights, config and adapter, precision and quantisation, and the tokenizer with its template.
 
-    Where the files lie and on which device they run does not matter.
+    Where the files lie and on which devices they run does not matter.
     """
     config = place.folder / "config.json"
     generation = place.folder / "generation_config.json"
     weights = files_digest([*place.folder.glob("*.safetensors"), config, *([generation] if generation.is_file() else [])])
     adapter = place.adapter
     added = files_digest([adapter / "adapter_model.safetensors", adapter / "adapter_config.json"]) if adapter else ""
-    return text_digest(weights, added, str(dtype), tokenizer.template_fingerprint)
-
-
-def choose_device(spec: ModelSpec) -> torch.device:
-    """The device asked for; "auto" is the first GPU, else the CPU.
-
-    Raises:
-        ModelError: If a device is asked for that is not there.
-    """
-    if spec.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(spec.device)
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "xpu": torch.xpu.is_available(),
-    }
-    if not there[device.type]:
-        raise ModelError(
-            f"device {spec.device}: this machine (or this build of torch) has none.", "Use `device: auto` or `cpu`."
-        )
-    return device
+    quantised = () if quantization is None else (quantization,)
+    return text_digest(weights, added, str(dtype), tokenizer.template_fingerprint, *quantised)
 
 
 def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
@@ -290,11 +301,24 @@ def _refuse_missing(folder: Path, missing: Iterable[str]) -> None:
         )
 
 
-def _add_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
+def _refuse_foreign_tokenizer(folder: Path, tokenizer: ChatTokenizer, config: dict[str, Any]) -> None:
+    """A prompt with tokens that the model has no embedding for would fail on the device, without a word of why."""
+    rows = (config.get("text_config") or config).get("vocab_size")
+    highest = max(tokenizer.encode_chat((user("x"),)))
+    if isinstance(rows, int) and highest >= rows:
+        raise ModelError(
+            f"model {folder}: its tokenizer writes token {highest:,} into every prompt; the model knows {rows:,} tokens.",
+            "Use the tokenizer (and chat template) that the model was trained with.",
+        )
+
+
+def _add_adapter(model: Any, adapter: Path, *, merge: bool, beside: bool) -> Any:
     from peft import PeftModel
 
     wrapped = cast("Any", PeftModel).from_pretrained(model, str(adapter), is_trainable=not merge, use_safetensors=True)
-    return wrapped.merge_and_unload() if merge else wrapped
+    if not merge:
+        return wrapped
+    return wrapped.get_base_model() if beside else wrapped.merge_and_unload()
 
 
 def _first_line(error: BaseException) -> str:

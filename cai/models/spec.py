@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DtypeName: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 PromptForm: TypeAlias = Literal["auto", "chat", "plain"]
+Placement: TypeAlias = Literal["one", "auto", "tensor_parallel"]
+Quantization: TypeAlias = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-fp8"]
 
 
 class ModelSpec(BaseModel):
@@ -32,6 +34,20 @@ class ModelSpec(BaseModel):
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$", description='"auto" takes a GPU where there is one.')
     ] = "auto"
+    placement: Annotated[
+        Placement,
+        Field(
+            description='"one" puts the model on one device; "auto" spreads its layers over all GPUs, and over memory what they '
+            'cannot hold; "tensor_parallel" splits every layer over the processes of a `torchrun`.'
+        ),
+    ] = "one"
+    quantization: Annotated[
+        Quantization | None,
+        Field(
+            description="Make the weights smaller while they are read, with bitsandbytes (4 bits: NF4) or torchao. "
+            "A checkpoint that is quantised already needs no such setting."
+        ),
+    ] = None
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a hub id.")] = None
     base_model_form: Annotated[
         PromptForm,
