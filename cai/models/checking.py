@@ -10,7 +10,7 @@ from typing import Any, cast
 from cai.errors import CaiError, ModelError
 from cai.models.embedded import EMBEDDED_HUB_ID, EMBEDDED_NAME, INSTALL_HINT, gguf_support, packaged_gguf
 from cai.models.placement import placement_problems
-from cai.models.quantization import quantization_problems
+from cai.models.quantization import quantization_problems, stored_quantization
 from cai.models.resolving import (
     FEEDBACK_ADAPTER,
     cached_embedded,
@@ -48,6 +48,25 @@ def check_model(spec: ModelSpec, *, weights: bool = True) -> list[CaiError]:
         _check_adapter(adapter, folder, spec, problems)
     if spec.chat_template is not None:
         _check_template_file(spec.chat_template, problems)
+    return problems
+
+
+def check_trainable(spec: ModelSpec) -> list[CaiError]:
+    """Why a model that can be used cannot be trained; empty if it can. What `check_model` finds is not repeated."""
+    folder = _place(spec, [], weights=True)
+    config = _read_json(folder / "config.json", []) if folder is not None else None
+    stored = stored_quantization(config or {})
+    quantised = spec.quantization or (stored.label if stored else None)
+    problems: list[CaiError] = []
+    if quantised is not None:
+        problems.append(
+            ModelError(
+                f"model {spec}: its weights are quantised ({quantised}) and cannot hold the small steps of training.",
+                "Train the checkpoint with full weights (`lora` where memory is short), or leave training out (`dpo: null`).",
+            )
+        )
+    if spec.placement != "one":
+        problems.append(ModelError(f"model {spec}: training takes one device, not placement {spec.placement}.", "Use `one`."))
     return problems
 
 

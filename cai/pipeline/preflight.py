@@ -12,7 +12,7 @@ from cai.config.settings import RunConfig
 from cai.data.prompts import read_items
 from cai.errors import CaiError, ConfigError, ProblemList
 from cai.loop import gate_problems
-from cai.models.checking import check_model
+from cai.models.checking import check_model, check_trainable
 from cai.records import FailureRecord, Item
 from cai.store.canonical import fingerprint
 from constitution.errors import ConstitutionError
@@ -64,6 +64,8 @@ def read_inputs(config: RunConfig) -> Inputs:
     problems: list[CaiError] = []
     constitution = _constitution(config, problems)
     problems += check_model(config.policy)
+    if config.sft is not None or config.dpo is not None:
+        problems += check_trainable(config.policy)
     if config.feedback is not None and config.feedback != config.policy:
         problems += check_model(config.feedback)
     items, failures, source = _prompts(config, problems)

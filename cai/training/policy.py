@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cai.errors import ModelError, TrainingError
+from cai.models.checking import check_trainable
 from cai.models.loading import LoadedModel, open_model
 from cai.models.progress import no_bars
 from cai.models.spec import ModelSpec
@@ -52,9 +53,8 @@ def open_policy(spec: ModelSpec, settings: TrainingSettings) -> LoadedModel:
     An adapter that the spec names is merged in: it is part of the policy before training, and so of the reference.
 
     Raises:
-        ModelError: If the model cannot be found.
-        TrainingError: If only an adapter is to be saved, which would lie on top of another one; or the weights are quantised,
-            or spread over devices.
+        ModelError: If the model cannot be found, or its weights are quantised, or spread over devices.
+        TrainingError: If only an adapter is to be saved, which would lie on top of another one.
     """
     if spec.adapter is not None and settings.lora is not None and not settings.merge:
         raise TrainingError(
@@ -63,13 +63,8 @@ def open_policy(spec: ModelSpec, settings: TrainingSettings) -> LoadedModel:
     opened = open_model(spec.model_copy(update={"dtype": settings.dtype if settings.dtype != "auto" else spec.dtype}))
     if opened.dtype == torch.float16:  # its gradients underflow; machines that know no bfloat16 train in float32
         opened = open_model(spec.model_copy(update={"dtype": "float32"}))
-    if opened.quantization is not None:
-        raise TrainingError(
-            f"{spec}: its weights are quantised ({opened.quantization}); steps of training are smaller than they can hold",
-            "train the checkpoint with full weights, with `lora` where memory is short",
-        )
-    if spec.placement != "one":
-        raise TrainingError(f"{spec}: training takes one device; placement is {spec.placement}", "use `placement: one`")
+    if problems := check_trainable(spec):
+        raise problems[0]
     return opened
 
 
