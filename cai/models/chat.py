@@ -18,6 +18,8 @@ from jinja2 import TemplateError
 from cai.errors import ModelError
 from cai.models.checking import no_chat_template
 from cai.models.fingerprints import text_digest
+from cai.models.progress import LOGGER
+from cai.models.thoughts import Reply, ThoughtMarks, split_thoughts
 from constitution.messages import Conversation, Message, Role, assistant, system, user
 from constitution.rendering import PLAIN_SPEAKERS, PLAIN_STOPS, render_plain
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARKUP = re.compile(r"^[<\[{|(].{1,}[>\]}|)]$", re.DOTALL)
-_THOUGHTS = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _PROBE = "q7"
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 _EVERYWHERE = re.compile(r"(?=.)", re.DOTALL)
@@ -52,14 +53,6 @@ _FIXED_CLOCK = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the model wrote: the answer, and what it thought before (inside `<think>`), which is not part of it."""
-
-    text: str
-    thoughts: str = ""
-
-
 class ChatTokenizer:
     """A tokenizer together with the form in which conversations are put to its model.
 
@@ -71,7 +64,8 @@ class ChatTokenizer:
         name: What to call the model in errors.
         plain: Human/Assistant text instead of the chat template.
         chat_template: Instead of the tokenizer's own.
-        thinking: Asked of templates that have a switch for it.
+        thinking: Let the model think before it answers. Without, templates that have a switch for it are asked for none, and
+            what the others begin (an open thought, a choice of channels) is ended in the prompt, so that an answer follows.
         eos_ids: Further tokens that end an answer (of the model's generation config).
 
     Raises:
@@ -92,7 +86,7 @@ class ChatTokenizer:
         self.tokenizer: Any = tokenizer
         self.name = name
         self.plain = plain
-        self._template = chat_template or (None if plain else cast("Any", tokenizer).chat_template)
+        self._template = chat_template or (None if plain else self._own_template())
         if not plain and not self._template:
             raise no_chat_template(name)
         self._dated_template = f"{_FIXED_CLOCK}{self._template}" if "strftime_now" in (self._template or "") else self._template
@@ -101,9 +95,14 @@ class ChatTokenizer:
         # A lookahead, so that overlapping occurrences are all found.
         texts = "|".join(map(re.escape, self._control_ids.values()))
         self._control_text = re.compile(f"(?={texts})") if texts else None
-        self._takes_system = plain or self._renders_system()
+        self._marks = ThoughtMarks.of(self._control_ids)
+        self._newline_ids = self._find_newline()
+        self._takes_system, self._said_merged = True, False
+        if not plain:
+            self._refuse_unfit_template()
+            self._takes_system = self._renders_system()
         self._leading_ids = self._find_leading() if plain else ()
-        self._opens_thought = not plain and self._render((user("x"),), generation_prompt=True).rstrip().endswith("<think>")
+        self._answer_start, self._opens_thought = ("", False) if plain else self._find_answer_start()
         self._end_of_turn = self._find_end_of_turn()
         known = (self.tokenizer.eos_token_id, self._end_of_turn, *eos_ids)
         self.stop_ids = frozenset(token for token in known if token is not None)
@@ -157,8 +156,11 @@ class ChatTokenizer:
         have been generated. What the template puts between the two (a space, an empty thought) belongs to the reply.
         """
         prompt_ids = self.encode_chat(messages)
-        marking = self._marking(*(each.content for each in messages), reply)
-        reply_ids = self._encode_marked(self._reply_text(messages, reply, marking), marking)
+        reply_ids = self._encode_reply(messages, reply, self._marking(*(each.content for each in messages), reply))
+        # As in a prompt: what a normaliser makes a control token of is taken apart.
+        if self._controls_in(reply_ids) > self._controls_in(self._encode_reply(messages, "x", self._marking())):
+            marking = replace(self._marking(*(each.content for each in messages), reply), control_text=_EVERYWHERE)
+            reply_ids = self._encode_reply(messages, reply, marking)
         for position, token in enumerate(reply_ids):
             if token in self.stop_ids:
                 return prompt_ids, reply_ids[: position + 1]
@@ -169,9 +171,9 @@ class ChatTokenizer:
         return len(self._encode_chat(messages, response_prefix))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        """Text of generated ids, without special tokens; thoughts stand between `<think>` and `</think>`, whatever the model's
+        own marks."""
+        return self._marks.text(ids, self._decode)
 
     def read_reply(self, ids: Sequence[int], *, after_prefix: bool = False) -> Reply:
         """The answer in generated ids; thoughts are taken out, and in the plain form the space after the speaker's colon.
@@ -186,29 +188,22 @@ class ChatTokenizer:
         """As `read_reply`, for text that is decoded already."""
         if self.plain and not after_prefix:
             text = text.removeprefix(" ")
-        if "</think>" in text and "<think>" not in text.partition("</think>")[0]:
-            text = f"<think>{text}"  # the template had opened the thought
-        elif self._opens_thought and not after_prefix and "<think>" not in text:
-            return Reply("", text.strip())  # and it was cut before its end
-        if "<think>" not in text:
-            return Reply(text)
-        thoughts = "\n".join(part.strip() for part in _THOUGHTS.findall(text) if part.strip())
-        return Reply(_THOUGHTS.sub("", text).lstrip("\n"), thoughts)
+        return split_thoughts(text, opened=self._opens_thought and not after_prefix)
 
     def _encode_chat_uncached(self, messages: Conversation, response_prefix: str) -> tuple[int, ...]:
         marking = self._marking(*(each.content for each in messages), response_prefix)
         ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
         # Some normalisers turn other text into a control token ("＜s＞" by NFKC). Then no two characters stay together.
-        if self._controls_in(ids) > self._control_count(tuple(each.role for each in messages)):
+        if self._controls_in(ids) > self._control_count(tuple(each.role for each in messages), bool(response_prefix)):
             marking = replace(marking, control_text=_EVERYWHERE)
             ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
         return (*self._leading_ids, *ids)
 
-    def _control_count_uncached(self, roles: tuple[Role, ...]) -> int:
+    def _control_count_uncached(self, roles: tuple[Role, ...], with_prefix: bool) -> int:  # noqa: FBT001 - a cache's key
         """How many control tokens the template itself writes for these turns."""
         marking = self._marking()
         harmless = tuple(Message(role=role, content="x") for role in roles)
-        return self._controls_in(self._encode_marked(self._prompt_text(harmless, "", marking), marking))
+        return self._controls_in(self._encode_marked(self._prompt_text(harmless, "x" if with_prefix else "", marking), marking))
 
     def _controls_in(self, ids: Sequence[int]) -> int:
         return sum(token in self._control_ids for token in ids)
@@ -218,13 +213,25 @@ class ChatTokenizer:
         if self.plain:
             start = render_plain(marked).removeprefix("\n\n") + f"\n\n{PLAIN_SPEAKERS['assistant']}:"
             return f"{start} {marking.text(response_prefix)}" if response_prefix else start
-        return self._render(marked, generation_prompt=True) + marking.text(response_prefix)
+        start = "" if self._thinking and not response_prefix else self._answer_start
+        return self._render(marked, generation_prompt=True) + start + marking.text(response_prefix)
+
+    def _encode_reply(self, messages: Conversation, reply: str, marking: _Marking) -> list[int]:
+        text = self._reply_text(messages, reply, marking)
+        if not self._newline_ids:
+            return self._encode_marked(text, marking)
+        # What a tokenizer puts before a text depends on what comes before it.
+        prompt = self._prompt_text(messages, "", marking)
+        prompt_ids, whole = self._encode_marked(prompt, marking), self._encode_marked(prompt + text, marking)
+        if whole[: len(prompt_ids)] == prompt_ids:
+            return whole[len(prompt_ids) :]
+        return self._encode_marked(marking.mark + text, marking)
 
     def _reply_text(self, messages: Conversation, reply: str, marking: _Marking) -> str:
         if self.plain:
             return f" {marking.text(reply)}"
         marked = marking.messages(messages)
-        prompt = self._render(marked, generation_prompt=True)
+        prompt = self._prompt_text(messages, "", marking)
         whole = self._render((*marked, assistant(marking.text(reply))), generation_prompt=False)
         # A template whose prompt holds what its history drops (an empty thought): the reply follows as it is.
         return whole.removeprefix(prompt) if whole.startswith(prompt) else marking.text(reply)
@@ -251,13 +258,32 @@ class ChatTokenizer:
         """For templates without a system turn: put its text before the first user turn's."""
         if self._takes_system or not messages or messages[0].role != "system":
             return messages
+        if not self._said_merged:
+            self._said_merged = True
+            LOGGER.info("%s: its chat template has no system turn; system text goes before the first user's.", self.name)
         first, rest = messages[0], messages[1:]
         if rest and rest[0].role == "user":
             return (user(f"{first.content}\n\n{rest[0].content}"), *rest[1:])
         return (user(first.content), *rest)
 
+    def _own_template(self) -> str | None:
+        """The tokenizer's own; of several, the one for conversations without tools."""
+        own: object = self.tokenizer.chat_template
+        if isinstance(own, dict):
+            return cast("dict[str, str]", own).get("default")
+        return cast("str | None", own)
+
+    def _refuse_unfit_template(self) -> None:
+        """A template made for other calls (with tools, with lists of text and images) may fail, or write nothing of the text."""
+        hint = "Give a template for conversations of plain text as `chat_template: FILE`."
+        try:
+            rendered = self._render((user(_PROBE),), generation_prompt=True)
+        except ModelError as error:
+            raise ModelError(error.problem, hint) from error
+        if _PROBE not in rendered:
+            raise ModelError(f"model {self.name}: its chat template leaves out what the user says.", hint)
+
     def _renders_system(self) -> bool:
-        self._takes_system = True
         try:
             return _PROBE in self._render((system(_PROBE), user("x")), generation_prompt=True)
         except ModelError:
@@ -267,13 +293,35 @@ class ChatTokenizer:
         """What the tokenizer puts before every text (BOS). Chat templates write it themselves, the plain form does not."""
         return tuple(takewhile(self._control_ids.__contains__, self.tokenizer.encode(_PROBE)))
 
+    def _find_answer_start(self) -> tuple[str, bool]:
+        """What to put after the prompt so that an answer follows and no thought, and whether the prompt ends in a thought.
+
+        The first is what the template itself writes before an answer in a history, where that is markup (a channel, an empty
+        thought), else what ends the thought that the prompt opens.
+        """
+        prompt = self._render((user("x"),), generation_prompt=True)
+        closing = self._marks.closing_of(prompt)
+        whole = self._render((user("x"), assistant(_PROBE)), generation_prompt=False)
+        between = whole.removeprefix(prompt).partition(_PROBE)[0] if whole.startswith(prompt) else ""
+        is_markup = self._controls_in(self._encode(between)) > 0
+        return between if is_markup else closing, self._thinking and bool(closing)
+
+    def _find_newline(self) -> tuple[int, ...]:
+        """Ids of a newline, if the tokenizer puts a space before every text it is given; else nothing.
+
+        Text that goes on inside a piece must not get that space, so it is encoded after a newline, which is then taken off.
+        """
+        newline, after = self._encode("\n"), self._encode(f"\n{_PROBE}")
+        puts_space = after[: len(newline)] == newline and after[len(newline) :] != self._encode(_PROBE)
+        return tuple(newline) if puts_space else ()
+
     def _find_end_of_turn(self) -> int | None:
         """The control token that follows an assistant's reply in the template; in the plain form, EOS."""
         eos = cast("int | None", self.tokenizer.eos_token_id)
         if self.plain:
             return eos
         rendered = self._render((user("x"), assistant(_PROBE)), generation_prompt=False)
-        after = self.tokenizer.encode(rendered.rpartition(_PROBE)[2], add_special_tokens=False)
+        after = self._encode(rendered.rpartition(_PROBE)[2])
         return next((token for token in after if token in self._control_ids), eos)
 
     def _marking(self, *texts: str) -> _Marking:
@@ -282,8 +330,22 @@ class ChatTokenizer:
 
     def _encode_marked(self, text: str, marking: _Marking) -> list[int]:
         """Encode what lies between marks piece by piece; a text without marks, as nearly all are, in one go."""
-        pieces = text.split(marking.mark)
-        return [token for piece in pieces if piece for token in self.tokenizer.encode(piece, add_special_tokens=False)]
+        first, *rest = text.split(marking.mark)
+        return [*self._encode(first), *(token for piece in rest if piece for token in self._encode_inner(piece))]
+
+    def _encode_inner(self, piece: str) -> list[int]:
+        """A piece that does not begin its text."""
+        if self._newline_ids:
+            ids = self._encode(f"\n{piece}")
+            if tuple(ids[: len(self._newline_ids)]) == self._newline_ids:
+                return ids[len(self._newline_ids) :]
+        return self._encode(piece)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 @dataclass(frozen=True, slots=True)
