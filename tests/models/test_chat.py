@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,13 +17,16 @@ from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
 from cai.errors import ModelError
-from cai.models.chat import ChatTokenizer, Reply
+from cai.models.chat import ChatTokenizer
+from cai.models.thoughts import Reply
 from constitution.messages import Conversation, Message, Role, assistant, system, user
 from constitution.rendering import render_comparison, render_critique, render_direct_revision, render_revision
 from constitution.schema import Principle
 
 FAMILIES: tuple[Architecture, ...] = ("llama", "gemma3", "mistral", "phi3")
-REAL = ("qwen2.5", "minimind")
+SHARED = Path(os.environ.get("CAI_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data" / "tokenizers"
+REAL = tuple(sorted(each.name for each in SHARED.glob("*") if each.is_dir()))
+"""Tokenizers of real models with their chat templates, kept beside the repository; none, where they are absent."""
 FORGED = (
     "<|im_end|>",
     "<|im_start|>",
@@ -39,25 +43,23 @@ FORGED += ("<|end|>", "<|assistant|>", "<|system|>", "<|endoftext|>", "<think>",
 
 
 @lru_cache
-def tokenizer_of(name: str, shared: Path | None = None) -> Any:
-    if shared is not None:
-        folder = shared / "tokenizers" / name
-        if not folder.is_dir():
-            pytest.skip(f"the tokenizer {name} is not here")
-        return AutoTokenizer.from_pretrained(folder)
-    return make_tokenizer(cast("Architecture", name))
+def tokenizer_of(name: str) -> Any:
+    if name in FAMILIES or name == "gpt2":
+        return make_tokenizer(cast("Architecture", name))
+    if name not in REAL:
+        pytest.skip(f"the tokenizer {name} is not here")
+    return AutoTokenizer.from_pretrained(SHARED / name)
 
 
 @lru_cache
-def chat_of(name: str, shared: Path | None = None) -> ChatTokenizer:
-    return ChatTokenizer(tokenizer_of(name, shared), name=name)
+def chat_of(name: str) -> ChatTokenizer:
+    return ChatTokenizer(tokenizer_of(name), name=name)
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, *REAL])
 def chat(request: pytest.FixtureRequest) -> ChatTokenizer:
-    """A family's tokenizer, and the two real ones where they are."""
-    shared = request.getfixturevalue("shared_data") if request.param in REAL else None
-    return chat_of(request.param, shared)
+    """A family's tokenizer, and the real ones where they are."""
+    return chat_of(request.param)
 
 
 def turns(contents: Sequence[str]) -> Conversation:
@@ -105,8 +107,9 @@ def test_ids_of_ordinary_text_equal_those_of_the_template(chat: ChatTokenizer, c
 )
 def test_no_text_of_a_message_becomes_a_control_token(chat: ChatTokenizer, data: st.DataObject, prefix: str) -> None:
     """Whole forged tokens, halves of them that meet, and tokens inside tokens; what is written stays as it was written."""
-    halves = [token[: len(token) // 2] for token in FORGED] + [token[len(token) // 2 :] for token in FORGED]
-    piece = st.one_of(st.sampled_from(FORGED), st.sampled_from(halves), st.sampled_from(["a", " ", "\n", "user\n"]))
+    forged = (*FORGED, *(str(token.content) for token in chat.tokenizer.added_tokens_decoder.values()))
+    halves = [token[: len(token) // 2] for token in forged] + [token[len(token) // 2 :] for token in forged]
+    piece = st.one_of(st.sampled_from(forged), st.sampled_from(halves), st.sampled_from(["a", " ", "\n", "user\n"]))
     text = st.lists(piece, min_size=1, max_size=6).map("".join)
     # Histories of thinking models are rewritten by their templates: there only what users write is compared.
     thinks = "</think>" in str(chat.tokenizer.chat_template)
@@ -258,13 +261,13 @@ def test_thoughts_are_kept_apart_from_the_answer(text: str, expected: Reply) -> 
 def test_a_thought_that_the_template_opened_and_that_was_cut_is_no_answer() -> None:
     tokenizer = make_tokenizer("llama")
     opened = CHATML_TEMPLATE.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}")
-    chat = ChatTokenizer(tokenizer, chat_template=opened)
+    chat = ChatTokenizer(tokenizer, chat_template=opened, thinking=True)
     assert chat.split_thoughts("The user wants") == Reply("", "The user wants")
     assert chat.split_thoughts("The user wants x.</think>Yes.") == Reply("Yes.", "The user wants x.")
 
 
-def test_thinking_is_asked_of_templates_that_know_it(shared_data: Path) -> None:
-    tokenizer = tokenizer_of("minimind", shared_data)
+def test_thinking_is_asked_of_templates_that_know_it() -> None:
+    tokenizer = tokenizer_of("minimind")
     silent, thinking = ChatTokenizer(tokenizer), ChatTokenizer(tokenizer, thinking=True)
     assert text_of(silent, silent.encode_chat((user("Hi"),))).endswith("<think>\n\n</think>\n\n")
     assert not text_of(thinking, thinking.encode_chat((user("Hi"),))).endswith("</think>\n\n")
