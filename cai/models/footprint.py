@@ -21,10 +21,13 @@ def footprint(name: str, model: Any, quantization: str | None) -> str:
     """
     base = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
     precision = str(base.dtype).removeprefix("torch.")
+    if quantization is not None:
+        kept = getattr(base, "is_quantized", False)
+        precision = f"{quantization}, computing in {precision}" if kept else f"{precision} from {quantization}"
     where = " + ".join(devices_of(base))
     parts = (
         f"{_short(base.num_parameters(), _COUNTS)} parameters",
-        f"{quantization}, computing in {precision}" if quantization else precision,
+        precision,
         f"{where}, process {os.environ.get('RANK', '0')} of {processes()}" if processes() > 1 else where,
         f"{_short(stored_bytes(base), _BYTES)} of weights",
     )

@@ -53,11 +53,9 @@ class StoredQuantization:
 
 def stored_quantization(config: dict[str, Any]) -> StoredQuantization | None:
     """How the weights of a checkpoint are quantised, by its `config.json`; None if they are not."""
-    text = cast("dict[str, Any]", config.get("text_config") or {})
-    found: object = config.get("quantization_config") or text.get("quantization_config")
-    if not isinstance(found, dict):
+    settings = _stored_settings(config)
+    if settings is None:
         return None
-    settings = cast("dict[str, Any]", found)
     bits = "4" if settings.get("load_in_4bit") else "8" if settings.get("load_in_8bit") else ""
     method = str(settings.get("quant_method") or ("bitsandbytes" if bits else "unknown"))
     return StoredQuantization(method, f"{method} {bits} bit" if bits else method)
@@ -146,7 +144,16 @@ def quantization_settings(wanted: Quantization | None, config: dict[str, Any], d
     stored = stored_quantization(config)
     if stored is None or stored.method not in _DEQUANTISABLE or importlib.util.find_spec("kernels") is not None:
         return None
-    return Mxfp4Config(dequantize=True) if stored.method == "mxfp4" else FineGrainedFP8Config(dequantize=True)
+    if stored.method == "mxfp4":
+        return Mxfp4Config(dequantize=True)
+    whole = (_stored_settings(config) or {}).get("modules_to_not_convert")
+    return FineGrainedFP8Config(dequantize=True, modules_to_not_convert=whole)
+
+
+def _stored_settings(config: dict[str, Any]) -> dict[str, Any] | None:
+    text = cast("dict[str, Any]", config.get("text_config") or {})
+    found: object = config.get("quantization_config") or text.get("quantization_config")
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
 def _package(wanted: Quantization) -> str:
