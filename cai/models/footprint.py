@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from torch import Tensor
+
 from cai.models.placement import devices_of, processes
 
 _COUNTS = ("", "k", "M", "B")
@@ -39,11 +41,13 @@ def stored_bytes(model: Any) -> int:
     return sum(map(_tensor_bytes, [*model.parameters(), *model.buffers()]))
 
 
-def _tensor_bytes(tensor: Any) -> int:
+def _tensor_bytes(tensor: Tensor) -> int:
     """Of a quantised or split tensor, what its inner tensors take; its own size is that of the whole, unquantised one."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        return sum(_tensor_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    return int(tensor.nbytes)
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return tensor.nbytes
+    inner = (getattr(tensor, name) for name in flatten()[0])
+    return sum(_tensor_bytes(each) for each in inner if isinstance(each, Tensor))
 
 
 def _short(count: float, units: tuple[str, str, str, str]) -> str:
