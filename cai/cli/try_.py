@@ -44,6 +44,7 @@ def try_(
     json: AsJson = False,
 ) -> None:
     """One prompt through draft → critique → revision, with word diffs. Writes nothing."""
+    from cai.cli.progress import ProgressDisplay
     from cai.cli.trying import Trial, try_prompt
     from cai.config import read_section
     from cai.loop import GateSettings
@@ -64,7 +65,8 @@ def try_(
         seed=seed,
         gate=read_section(GateSettings, "loop.gate", gate_settings or []) if gate or gate_settings else None,
     )
-    outcomes = try_prompt(trial)
+    with ProgressDisplay():  # tells of the models that are loaded
+        outcomes = try_prompt(trial)
     if json:
         typer.echo("\n".join(each.model_dump_json() for each in outcomes))
     else:

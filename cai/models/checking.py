@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from cai.models.resolving import (
     FEEDBACK_ADAPTER,
     cached_embedded,
     hub_offline,
+    hub_problem,
     is_path,
     shipped_adapter,
     similar_name,
@@ -73,6 +75,9 @@ def check_trainable(spec: ModelSpec) -> list[CaiError]:
 def _place(spec: ModelSpec, problems: list[CaiError], *, weights: bool) -> Path | None:
     path = Path(spec.name).expanduser()
     if path.is_dir():
+        if not (path / "config.json").exists() and any(path.glob("*.gguf")):
+            problems.append(ModelError(f"model {spec.name}: is a folder of GGUF files.", "Give the path of one of them."))
+            return None
         return path
     if path.is_file():
         if path.suffix != ".gguf":
@@ -109,28 +114,38 @@ def _check_embedded(problems: list[CaiError]) -> None:
         )
 
 
-def _hub_place(name: str, revision: str | None, problems: list[CaiError], *, weights: bool = True) -> Path | None:
+def _hub_place(
+    name: str, revision: str | None, problems: list[CaiError], *, weights: bool = True, kind: str = "model"
+) -> Path | None:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    # A preview fetches the tokenizer without the weights: then the rest has still to come.
-    if isinstance(cached, str) and (not weights or any(Path(cached).parent.glob("*.safetensors"))):
-        return Path(cached).parent
-    if hub_offline():
-        problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
-        return None
+    settings = "adapter_config.json" if kind == "adapter" else "config.json"
     try:
+        cached = try_to_load_from_cache(name, settings, revision=revision)
+        # A preview fetches the tokenizer without the weights: then the rest has still to come.
+        if isinstance(cached, str) and (not weights or any(Path(cached).parent.glob("*.safetensors"))):
+            return Path(cached).parent
+        if hub_offline():
+            problems.append(ModelError(f"{kind} {name}: {unreachable()}", unreachable_hint(name)))
+            return None
         names = HfApi().list_repo_files(name, revision=revision)
-    except RepositoryNotFoundError:
-        hint = f"Check the spelling, or `hf auth login` if it is private.{similar_name(name)}"
-        problems.append(ModelError(f"model {name}: no such folder here and no such repository on the hub.", hint))
-    except (HfHubHTTPError, OSError):
-        problems.append(ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)))
-    else:
-        if weights and not any(each.endswith(".safetensors") for each in names):
-            problems.append(_no_safetensors(name, pickled=any(each.endswith((".bin", ".pt", ".pth")) for each in names)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        problems.append(hub_problem(kind, name, revision, error))
+        return None
+    if weights and not any(each.endswith(".safetensors") for each in names):
+        problems.append(_no_weights_on_hub(kind, name, names))
     return None
+
+
+def _no_weights_on_hub(kind: str, name: str, names: Sequence[str]) -> ModelError:
+    if any(each.endswith(".gguf") for each in names):
+        return ModelError(
+            f"{kind} {name}: has GGUF files only.",
+            f"Fetch one of them, then give its path: hf download {name} FILE.gguf --local-dir DIR",
+        )
+    pickled = any(each.endswith((".bin", ".pt", ".pth")) for each in names)
+    return _no_safetensors(f"{kind} {name}", pickled=pickled)
 
 
 def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError], *, weights: bool) -> None:
@@ -194,7 +209,7 @@ def _has_chat_template(folder: Path, problems: list[CaiError]) -> bool:
 def _check_weights(folder: Path, problems: list[CaiError]) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        problems.append(_no_safetensors(str(folder), pickled=any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))))
+        problems.append(_no_safetensors(f"model {folder}", pickled=any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))))
         return
     for file in files:
         _safetensors_header(file, problems)
@@ -206,13 +221,13 @@ def _check_weights(folder: Path, problems: list[CaiError]) -> None:
         problems.append(ModelError(f"model {folder}: {len(missing)} weight files are missing ({shown}).", "Download it again."))
 
 
-def _no_safetensors(name: str, *, pickled: bool) -> ModelError:
+def _no_safetensors(what: str, *, pickled: bool) -> ModelError:
     if pickled:
         return ModelError(
-            f"model {name}: its weights are pickles (.bin), which can run code when they are read.",
+            f"{what}: its weights are pickles (.bin), which can run code when they are read.",
             "Take a revision with .safetensors files, or convert it where you trust it: model.save_pretrained(DIR)",
         )
-    return ModelError(f"model {name}: has no .safetensors weights.", "Give the folder that `save_pretrained` wrote.")
+    return ModelError(f"{what}: has no .safetensors weights.", "Give the folder that `save_pretrained` wrote.")
 
 
 def _safetensors_header(file: Path, problems: list[CaiError]) -> dict[str, Any] | None:
@@ -257,8 +272,8 @@ def _adapter_place(spec: ModelSpec, problems: list[CaiError]) -> Path | None:
     elif is_path(spec.adapter):
         hint = f"Give an adapter folder, a hub id or `{FEEDBACK_ADAPTER}`, the shipped one."
         problems.append(ModelError(f"adapter {spec.adapter}: there is no such folder.", hint))
-    elif hub_offline():
-        problems.append(ModelError(f"adapter {spec.adapter}: {unreachable()}", unreachable_hint(spec.adapter)))
+    else:
+        return _hub_place(spec.adapter, None, problems, kind="adapter")
     return None
 
 

@@ -104,7 +104,8 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
         raise ProblemList(f"The model {spec} cannot be used:", problems)
     place = resolve(spec)
     # What came from the hub or a GGUF file could not be checked before it was here.
-    if problems := check_model(spec.model_copy(update={"name": str(place.folder)})):
+    here = {"name": str(place.folder), "adapter": str(place.adapter) if place.adapter else None}
+    if problems := check_model(spec.model_copy(update=here)):
         raise ProblemList(f"The model {spec} cannot be used:", problems)
     config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
     device = choose_device(spec)

@@ -140,26 +140,43 @@ def _resolve_adapter(name: str | None) -> Path | None:
             f"adapter {name}: there is no such folder.",
             f"Give an adapter folder, a hub id or `{FEEDBACK_ADAPTER}`, the shipped one.",
         )
-    return _download(name, None)[0]
+    return _download(name, None, kind="adapter")[0]
 
 
-def _download(name: str, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS) -> tuple[Path, str]:
+def hub_problem(kind: str, name: str, revision: str | None, error: Exception) -> ModelError:
+    """What went wrong with a repository of the hub, in our words.
+
+    Args:
+        kind: `model` or `adapter`.
+        name: The hub id.
+        revision: As it was asked for.
+        error: What `huggingface_hub` raised.
+    """
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    what = f"{kind} {name}"
+    if isinstance(error, GatedRepoError):
+        return ModelError(f"{what}: its owner asks for consent first.", "Accept its terms on its page, then `hf auth login`.")
+    if isinstance(error, RepositoryNotFoundError):
+        hint = f"Check the spelling, or `hf auth login` if it is private.{similar_name(name)}"
+        return ModelError(f"{what}: there is no such folder here and no such repository on the hub.", hint)
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(f"{what}: has no branch, tag or commit `{revision}`.", "See its page for those it has.")
+    if isinstance(error, HFValidationError):
+        return ModelError(f"{what}: is neither a folder here nor a possible hub id.", "Hub ids look like `owner/name`.")
+    return ModelError(f"{what}: {unreachable()}", unreachable_hint(name))
+
+
+def _download(
+    name: str, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS, kind: str = "model"
+) -> tuple[Path, str]:
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         folder = Path(cast("Any", huggingface_hub).snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"model {name}: its owner asks for consent first.", "Accept its terms on its page, then `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"model {name}: there is no such folder here and no such repository on the hub.",
-            f"Check the spelling, or `hf auth login` if it is private.{similar_name(name)}",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(f"model {name}: {unreachable()}", unreachable_hint(name)) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise hub_problem(kind, name, revision, error) from error
     return folder, f"hub {name}@{folder.name}"
 
 

@@ -68,6 +68,9 @@ def read_inputs(config: RunConfig) -> Inputs:
         problems += check_trainable(config.policy)
     if config.feedback is not None and config.feedback != config.policy:
         problems += check_model(config.feedback)
+    if "tensor_parallel" in {config.policy.placement, config.feedback_or_policy.placement}:
+        hint = "use `placement: auto`, or see examples/tensor_parallel.py for generation alone"
+        problems.append(ConfigError("placement tensor_parallel: a run is written by one process and cannot be split so", hint))
     items, failures, source = _prompts(config, problems)
     if constitution is None or problems:
         raise ProblemList("This run cannot start:", list({str(problem): problem for problem in problems}.values()))
