@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ from cai.models.resolving import (
 )
 from cai.models.spec import ModelSpec
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_SENTENCE_PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_TOKENIZER_FILES = ("tokenizer.json", *_SENTENCE_PIECES, "vocab.json", "vocab.txt", "tekken.json")
+_WITHOUT_FILES = frozenset({"ByT5Tokenizer"})
+"""Tokenizers whose vocabulary is all bytes."""
 _LONGEST_HEADER_BYTES = 100_000_000
 
 
@@ -174,17 +178,34 @@ def _check_folder(folder: Path, spec: ModelSpec, problems: list[CaiError], *, we
         )
     if weights:
         _check_weights(folder, problems)
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        problems.append(
-            ModelError(
-                f"model {folder}: has no tokenizer.", "Save the tokenizer beside the model: tokenizer.save_pretrained(DIR)"
-            )
-        )
+    if not _check_tokenizer(folder, problems):
         return
     known = len(problems)
     templated = _has_chat_template(folder, problems)
     if not templated and len(problems) == known and spec.base_model_form != "plain" and spec.chat_template is None:
         problems.append(no_chat_template(str(folder)))
+
+
+def _check_tokenizer(folder: Path, problems: list[CaiError]) -> bool:
+    """Whether there is a tokenizer that can be read here."""
+    if (folder / "tokenizer.json").is_file():
+        return True
+    pieces = [name for name in _SENTENCE_PIECES if (folder / name).is_file()]
+    if pieces and importlib.util.find_spec("sentencepiece") is None:
+        problems.append(
+            ModelError(
+                f"model {folder}: its tokenizer ({pieces[0]}) is in SentencePiece's format; there is no tokenizer.json.",
+                "Install what reads it: pip install sentencepiece protobuf",
+            )
+        )
+        return False
+    settings = _read_json(folder / "tokenizer_config.json", []) or {}
+    if settings.get("tokenizer_class") in _WITHOUT_FILES or any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return True
+    problems.append(
+        ModelError(f"model {folder}: has no tokenizer.", "Save the tokenizer beside the model: tokenizer.save_pretrained(DIR)")
+    )
+    return False
 
 
 def _known_to_transformers(model_type: str) -> bool:

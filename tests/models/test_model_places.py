@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from fnmatch import fnmatch
 from functools import partial
@@ -132,6 +133,23 @@ def test_a_folder_without_config_or_tokenizer_is_no_model(folder: Path) -> None:
     assert {"has no config.json", "has no tokenizer"} <= {
         str(each.problem).split(": ")[1].rstrip(".") for each in check_model(ModelSpec(name=str(folder)))
     }
+
+
+def test_a_tokenizer_in_a_format_that_nothing_here_reads_is_said_before_loading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Story: what came up was that `tiktoken` is missing, which would not have helped."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"pieces")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = problem(folder)
+    assert "its tokenizer (tokenizer.model) is in SentencePiece's format" in found.problem
+    assert "pip install sentencepiece" in found.hint
+
+
+def test_a_folder_of_gguf_files_is_told_from_one_that_lacks_things(tmp_path: Path) -> None:
+    (tmp_path / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
+    assert "is a folder of GGUF files" in problem(tmp_path).problem
 
 
 def test_all_problems_are_said_at_once(folder: Path) -> None:
