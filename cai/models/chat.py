@@ -171,8 +171,7 @@ class ChatTokenizer:
         return len(self._encode_chat(messages, response_prefix))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens; thoughts stand between `<think>` and `</think>`, whatever the model's
-        own marks."""
+        """Text of generated ids, without special tokens; thoughts stand between `<think>` and `</think>` in every family."""
         return self._marks.text(ids, self._decode)
 
     def read_reply(self, ids: Sequence[int], *, after_prefix: bool = False) -> Reply:
@@ -274,7 +273,7 @@ class ChatTokenizer:
         return cast("str | None", own)
 
     def _refuse_unfit_template(self) -> None:
-        """A template made for other calls (with tools, with lists of text and images) may fail, or write nothing of the text."""
+        """A template made for other calls (with tools, with lists of parts) may fail, or write nothing of the text."""
         hint = "Give a template for conversations of plain text as `chat_template: FILE`."
         try:
             rendered = self._render((user(_PROBE),), generation_prompt=True)

@@ -207,9 +207,7 @@ def load_weights(
     return model.eval()
 
 
-def model_fingerprint(
-    place: ModelPlace, dtype: torch.dtype, tokenizer: ChatTokenizer, quantization: str | None = None
-) -> str:
+def model_fingerprint(place: ModelPlace, dtype: torch.dtype, tokenizer: ChatTokenizer, quantization: str | None = None) -> str:
     """SHA-256 over contents of weights, config and adapter, precision and quantisation, and the tokenizer with its template.
 
     Where the files lie and on which devices they run does not matter.

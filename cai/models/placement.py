@@ -95,7 +95,7 @@ def placement_settings(spec: ModelSpec, device: torch.device, *, quantised: bool
         quantised: Quantised weights are made on their device and cannot be moved as others can.
     """
     if spec.placement == "tensor_parallel":
-        from transformers.distributed import DistributedConfig
+        from transformers.distributed.configuration_utils import DistributedConfig
 
         return {"distributed_config": DistributedConfig(tp_plan="auto")}
     if spec.placement == "auto" and spec.device == "auto":

@@ -6,6 +6,7 @@ Two cases: full weights that are to be made smaller while they are read (`ModelS
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def quantization_problems(name: str, wanted: Quantization | None, config: dict[s
     if stored.method not in _STORED_PACKAGES and stored.method not in _known_methods():
         return [
             ModelError(
-                f"model {name}: its weights are quantised by `{stored.method}`, which this version of transformers does not know.",
+                f"model {name}: its weights are quantised by `{stored.method}`, unknown to this version of transformers.",
                 "Take the checkpoint with full weights, or serve this one and use it over HTTP.",
             )
         ]
@@ -100,9 +101,7 @@ def check_quantization_device(wanted: Quantization, device: torch.device) -> Non
     import torch
 
     if wanted.startswith("bnb-"):
-        import bitsandbytes
-
-        known: set[str] = getattr(bitsandbytes, "supported_torch_devices", {"cuda"})
+        known: set[str] = getattr(importlib.import_module("bitsandbytes"), "supported_torch_devices", {"cuda"})
         if device.type not in known:
             raise ModelError(
                 f"quantization {wanted}: this version of bitsandbytes cannot use {device}, only {', '.join(sorted(known))}.",
@@ -126,7 +125,7 @@ def quantization_settings(wanted: Quantization | None, config: dict[str, Any], d
         config: The checkpoint's `config.json`.
         dtype: Precision of the arithmetic.
     """
-    from transformers import BitsAndBytesConfig, FineGrainedFP8Config, Mxfp4Config, TorchAoConfig
+    from transformers.utils.quantization_config import BitsAndBytesConfig, FineGrainedFP8Config, Mxfp4Config, TorchAoConfig
 
     match wanted:
         case "bnb-4bit":
@@ -135,9 +134,7 @@ def quantization_settings(wanted: Quantization | None, config: dict[str, Any], d
             logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # it warns of float16 in every layer
             return BitsAndBytesConfig(load_in_8bit=True)
         case "torchao-int8" | "torchao-fp8":
-            from torchao import quantization
-
-            ways: Any = quantization
+            ways = cast("Any", importlib.import_module("torchao.quantization"))
             return TorchAoConfig(ways.Int8WeightOnlyConfig() if wanted == "torchao-int8" else ways.Float8WeightOnlyConfig())
         case None:
             pass

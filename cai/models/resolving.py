@@ -167,9 +167,7 @@ def hub_problem(kind: str, name: str, revision: str | None, error: Exception) ->
     return ModelError(f"{what}: {unreachable()}", unreachable_hint(name))
 
 
-def _download(
-    name: str, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS, kind: str = "model"
-) -> tuple[Path, str]:
+def _download(name: str, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS, kind: str = "model") -> tuple[Path, str]:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -37,8 +37,8 @@ class ModelSpec(BaseModel):
     placement: Annotated[
         Placement,
         Field(
-            description='"one" puts the model on one device; "auto" spreads its layers over all GPUs, and over memory what they '
-            'cannot hold; "tensor_parallel" splits every layer over the processes of a `torchrun`.'
+            description='"one" puts the model on one device; "auto" spreads its layers over all GPUs, and over memory '
+            'what they cannot hold; "tensor_parallel" splits every layer over the processes of a `torchrun`.'
         ),
     ] = "one"
     quantization: Annotated[

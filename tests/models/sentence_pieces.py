@@ -1,4 +1,4 @@
-"""Tokenizers in the manner of SentencePiece, as Llama 2 and Mistral have them: a space before every text, bytes as a last resort.
+"""Tokenizers in the manner of SentencePiece, as Llama 2 and Mistral have them: a space before each text, bytes at the last.
 
 `legacy` puts the space before every stretch between control tokens (Llama 2, Mistral 7B), otherwise only before the first one.
 """

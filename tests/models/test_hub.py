@@ -30,7 +30,9 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (model / "evil.py").write_text("raise SystemExit")
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
     weights: Any = AutoModelForCausalLM.from_pretrained(model)
-    peft.get_peft_model(weights, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(str(root / "some" / "adapter"))
+    peft.get_peft_model(weights, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(
+        str(root / "some" / "adapter")
+    )
     pickled = make_checkpoint(root / "some" / "pickles", "llama")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     (root / "some" / "ggufs").mkdir()

@@ -135,7 +135,25 @@ def text_of(chat: ChatTokenizer, ids: list[int]) -> str:
     return chat.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-FRAGMENTS = ("<s>", "</s>", "[INST]", "[/INST]", "<unk>", "<", "s>", "[", "INST]", "/", " ", "\n", "a", "Paris", "é", "你", "<0x0A>")
+FRAGMENTS = (
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "<unk>",
+    "<",
+    "s>",
+    "[",
+    "INST]",
+    "/",
+    " ",
+    "\n",
+    "a",
+    "Paris",
+    "é",
+    "你",
+    "<0x0A>",
+)
 
 
 @given(fragments=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8))

@@ -116,7 +116,9 @@ def test_the_end_of_a_thought_does_not_end_an_answer_on_channels() -> None:
 @pytest.mark.parametrize("special", [False, True])
 def test_thoughts_are_found_by_each_familys_marks(opened: str, closed: str, special: bool) -> None:
     """Story: marks that are special tokens left no trace in decoded text, and thoughts ran into the answer."""
-    chat = chat_of(KIMI.replace("<think></think>", ""), (opened.removesuffix("thought\n"), closed), special=special, thinking=True)
+    chat = chat_of(
+        KIMI.replace("<think></think>", ""), (opened.removesuffix("thought\n"), closed), special=special, thinking=True
+    )
     assert chat.read_reply(written(chat, f"{opened}It is 4.{closed}Four.")) == Reply("Four.", "It is 4.")
     assert chat.read_reply(written(chat, f"{opened}It is")) == Reply("", "It is")
     assert chat.read_reply(written(chat, "Four.")) == Reply("Four.")
