@@ -105,8 +105,8 @@ class Forward:
         columns = torch.tensor([*places[1], *(places[1][each] for each in repeated)], device=self.device)
 
         def pick(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden_BQH, *others = inputs
-            return (hidden_BQH[rows, columns][None], *others)
+            hidden_BQH, *others = inputs  # on the device of the last layers, where the model lies on several
+            return (hidden_BQH[rows.to(hidden_BQH.device), columns.to(hidden_BQH.device)][None], *others)
 
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(pick)
