@@ -41,17 +41,17 @@ def vocabulary_hash(size: int, device: torch.device) -> Tensor:
     return _mix(ids * _signed(0x9E3779B1) + _signed(0x7F4A7C15))
 
 
-def gumbel_noise(position_seeds: Sequence[int], vocabulary_V: Tensor) -> Tensor:
+def gumbel_noise(position_seeds: Sequence[int] | Tensor, vocabulary_V: Tensor) -> Tensor:
     """Standard Gumbel noise, one row for each seed.
 
     Args:
-        position_seeds: From `position_seed`, B of them.
+        position_seeds: From `position_seed`, B of them; a tensor of int32 is read where it is.
         vocabulary_V: From `vocabulary_hash`.
 
     Returns:
         float32 noise_BV.
     """
-    seeds_B1 = torch.tensor(position_seeds, dtype=torch.int32, device=vocabulary_V.device)[:, None]
+    seeds_B1 = torch.as_tensor(position_seeds, dtype=torch.int32, device=vocabulary_V.device)[:, None]
     x = _mix(vocabulary_V[None] ^ seeds_B1)
     # 31 bits, exact near 0, which is the Gumbel distribution's upper tail: the one that decides.
     uniform = (x & 0x7FFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
