@@ -141,6 +141,7 @@ def _varlen_forward(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     *,
     cache: Any,
     cu_seq_lens_q: Tensor,
@@ -148,6 +149,7 @@ def _varlen_forward(
 ) -> tuple[Tensor, None]:
     """What a layer of a model calls in a continuous batch: query [1, H, Q, D], new keys and values [1, G, Q, D]."""
     layer: Any = module
+    window = sliding_window or getattr(layer, "sliding_window", None) or None  # by the one or the other, as models please
     if "kwargs" in inspect.signature(cache.update).parameters:  # since 5.18: lengths of this layer's kind are put into `others`
         key, value = cache.update(key_states=key, value_states=value, layer_idx=layer.layer_idx, kwargs=others)
         key, value = key[0].transpose(0, 1), value[0].transpose(0, 1)
@@ -157,7 +159,7 @@ def _varlen_forward(
         key, value = cache.update(key_states=key, value_states=value, layer_idx=layer.layer_idx, **indices)
         ends_K, longest_k = others["cu_seq_lens_k"], others["max_seqlen_k"]
         if isinstance(ends_K, dict):
-            kind = "sliding_attention" if getattr(layer, "sliding_window", None) else "full_attention"
+            kind = "sliding_attention" if window else "full_attention"
             ends_K, longest_k = ends_K[kind], longest_k[kind]
         longest = (others["max_seqlen_q"], longest_k)
     output = varlen_attention(
@@ -168,6 +170,6 @@ def _varlen_forward(
         ends_K,
         longest,
         scale=scaling,
-        window=getattr(layer, "sliding_window", None) or None,
+        window=window,
     )
     return output[None], None
