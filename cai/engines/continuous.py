@@ -9,7 +9,6 @@ choice of attention, and the order in which 5.17 gives up what it remembers.
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -218,7 +217,6 @@ class ContinuousBatches:
         finally:
             self._restore()
             self._logits.forget()
-            gc.collect()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,14 @@ DRAWN = (
     GREEDY.model_copy(update={"repetition_penalty": 1.5}),
     GREEDY,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """transformers collects garbage twice whenever its thread ends; torch's own objects need not be looked through each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def token_of(logits_1V: torch.Tensor, tokens: list[int], row: Row, position: int) -> int:
@@ -218,15 +227,16 @@ def test_what_prompts_have_in_common_is_computed_once(open_tiny: OpenTiny) -> No
 
 
 def test_a_conversation_stays_in_a_full_cache_until_its_next_turn(open_tiny: OpenTiny) -> None:
-    """Story: transformers 5.17 gave up the pages used last, those of the draft that had just ended."""
+    """Story: transformers 5.17 gave up the pages used last, those of the draft that had just ended. (Later versions now and then
+    give up all that no row uses, which a test cannot forbid.)"""
     loaded = open_tiny("llama")
-    first = rows_of(loaded, 40, 4, [GREEDY])
+    fill = [Row([5 + number, *range(5, 74)], GREEDY, 0, 2, 100) for number in range(44)]
     with scheduler(loaded, rows=2, cache_tokens=2048) as scheduled:
-        run(scheduled, first)  # fills every page once
+        run(scheduled, fill)  # 100 whole pages: each of the cache's 64 has been used
         draft = Row([7, 8, 9] * 40, GREEDY, 0, 4, 200)
         run(scheduled, [draft])
         before = scheduled.statistics().reused_tokens
-        others = [Row([number, *range(5, 40)], GREEDY, 0, 2, 200) for number in range(4)]
+        others = [Row([100 + number, *range(5, 74)], GREEDY, 0, 2, 200) for number in range(2)]
         following = Row([*draft.prompt, *draft.generated, 5, 6], GREEDY, 0, 4, 300)
         run(scheduled, others)
         run(scheduled, [following])
