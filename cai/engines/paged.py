@@ -111,6 +111,11 @@ class PagedScheduler:
         self._held = False
         self._features = Features()
 
+    @property
+    def rows(self) -> int:
+        """Rows computed together at present."""
+        return self._shape.rows
+
     def add(self, row: Row) -> None:
         """Queue a row; computes nothing. One that goes on from what lies in the cache enters before those that do not."""
         waiting = _Waiting(row, self._pages.pages(row.prompt) if self._shape.share else [])

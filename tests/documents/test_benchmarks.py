@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from checkpoints import make_checkpoint
 
 from cai.lab.suite import LabSuite
@@ -57,3 +60,25 @@ def test_every_way_of_running_the_chain_writes_the_same_texts() -> None:
     )
     assert {name.split()[0] for name in found} == {"one", "static", "continuous", "slots"}
     assert all(row["same_texts"] == 1.0 for row in found.values()), found
+
+
+def test_the_chain_benchmark_runs_on_a_cpu_and_both_schedules_write_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = load("gpu_chain")
+    size = replace(benchmark.TINY, conversations=5, batches=(4,), batched=4, twice=4)
+    result = benchmark.measure(size, torch.device("cpu"))
+    work = benchmark.Workload.draw(size, 5)
+    ours, plain, static = result["ways"]
+    assert ours["statistics"]["completion_tokens"] == plain["statistics"]["completion_tokens"] == round(5 * work.tokens_each)
+    assert ours["statistics"]["reused_tokens"] > 0 == plain["statistics"]["reused_tokens"]
+    assert min(each["conversations_per_s"] for each in (ours, plain, static)) > 0
+    assert result["two_schedules"]["answers"] == 12
+    assert result["two_schedules"]["identical_answers"] == 1
+    json.dumps(result)
+    assert "nothing shared" in capsys.readouterr().err
+
+
+def test_the_bandwidth_limit_counts_weights_once_and_keys_of_every_row() -> None:
+    benchmark = load("gpu_chain")
+    bound = benchmark.Limit(10_000, 10, rows_together=4, context_tokens=250, bandwidth_bytes_per_s=200_000)
+    assert bound.bytes_per_step == 20_000
+    assert bound.tokens_per_s == 40
