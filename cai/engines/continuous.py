@@ -231,7 +231,7 @@ class ContinuousBatches:
                 state.begun = None
             try:
                 stopped = self._ended(row)
-            except Exception as error:  # the caller's code on another thread than the caller's: `next` raises it there
+            except Exception as error:  # noqa: BLE001 - whatever the caller's code raises on this thread, `next` raises on its own
                 self._error = error
                 stopped = True
                 self.wake()
@@ -291,9 +291,7 @@ class _RowState(RequestState):
 class _KeyedLogits(ContinuousBatchingLogitsProcessorList):
     """Turns logits into scores whose largest is the token that the row's own noise draws."""
 
-    def __init__(
-        self, features: Features, shape: Shape, vocabulary: int, device: torch.device, counters: Counters
-    ) -> None:
+    def __init__(self, features: Features, shape: Shape, vocabulary: int, device: torch.device, counters: Counters) -> None:
         super().__init__(LogitsProcessorList())
         self.tensors_required = ARGUMENTS
         self.do_processing = True
@@ -306,6 +304,7 @@ class _KeyedLogits(ContinuousBatchingLogitsProcessorList):
         self._lines: dict[str, int] = {}
         self._free_lines = list(range(shape.outstanding)) if features.penalty else []
         self._common_line = len(self._free_lines)
+        self._yes = torch.ones((), dtype=torch.bool, device=device)
         self._seen: Tensor | None = None
         if features.penalty:
             self._seen = torch.zeros((shape.outstanding + 1, vocabulary), dtype=torch.bool, device=device)
@@ -344,7 +343,7 @@ class _KeyedLogits(ContinuousBatchingLogitsProcessorList):
         arguments = logits_processor_args[:, : scores.shape[0]]
         if self._seen is not None:
             lines = arguments[2].long()
-            self._seen[lines, input_ids.long()] = True
+            self._seen.index_put_((lines, input_ids.long()), self._yes)
             scores = penalise_rows(scores, self._seen[lines], arguments)
         return noisy_rows(scores, arguments, self._vocabulary_V, nucleus=self._features.nucleus)
 
@@ -383,7 +382,7 @@ class _KeyedLogits(ContinuousBatchingLogitsProcessorList):
 
 
 class _OldestFirst(dict[int, None]):
-    """Pages that no row uses. transformers 5.17 gives up the one used last: just what a conversation's next turn goes on from."""
+    """Pages that no row uses. transformers 5.17 gives up the one used last, which a conversation's next turn goes on from."""
 
     def popitem(self) -> tuple[int, None]:
         oldest = next(iter(self))

@@ -34,7 +34,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 _SLOTS = "Set engine.scheduler: slots, which runs this model with its own cache."
 _MOST_ROWS = 512
 _ROW_TOKENS = 1024
-"""What a row may take of the cache when the number of rows is chosen by memory: a conversation with few-shots and its answer."""
+"""What a row may take of the cache when memory decides how many there are: a conversation with few-shots, and its answer."""
 _GPU_BATCH_TOKENS = 2048
 _CPU_ROWS, _CPU_BATCH_TOKENS, _CPU_CACHE_TOKENS = 16, 512, 16384
 _LEAST_SHARE = 0.02
@@ -95,7 +95,7 @@ class PagedScheduler:
         chosen = rows or (_rows_by_memory(model, memory_share) if on_gpu else _CPU_ROWS)
         tokens = max(batch_tokens or (_GPU_BATCH_TOKENS if on_gpu else _CPU_BATCH_TOKENS), chosen)
         cached = cache_tokens or (None if on_gpu else _CPU_CACHE_TOKENS)
-        self._shape = Shape(chosen, chosen + chosen // 4, tokens, cached, memory_share, graphs, share and kinds == {_FULL})
+        self._shape = Shape(chosen, chosen + chosen // 4, tokens, cached, memory_share, graphs, share and not kinds - {_FULL})
         self._before: Shape | None = None
         """The shape before memory ran out, until a row has ended in the smaller one."""
         self._batches: ContinuousBatches | None = None
@@ -269,11 +269,9 @@ class PagedScheduler:
             if len(open_rows) == 1 and self._before is not None:
                 self._end_alone(open_rows)
             else:
-                smaller = _with_half_the_memory(self._shape)
-                if smaller is None:
-                    raise EngineError(f"Memory is too short for this model: {told}", _SMALLER)
                 self._before = self._before or self._shape
                 rows = max(1, min(self._shape.rows, len(open_rows)) // 2)
+                smaller = _with_half_the_memory(self._shape) or self._shape
                 self._shape = replace(smaller, rows=rows, outstanding=rows + rows // 4)
         elif kind == _FULL_CACHE and (large := [row for row in open_rows if row.length + _SPARE_TOKENS > cache_tokens]):
             self._end_alone(large)
@@ -308,6 +306,7 @@ def _layer_kinds(model: PreTrainedModel) -> frozenset[str]:
     typed: Any = model
     config = typed.config.get_text_config()
     window = getattr(config, "sliding_window", None)
+    devices: dict[str, object] = getattr(typed, "hf_device_map", None) or {}
     kinds = frozenset(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
     problem = ""
     if not kinds <= {_FULL, _SLIDING}:
@@ -318,7 +317,7 @@ def _layer_kinds(model: PreTrainedModel) -> frozenset[str]:
         problem = "is no decoder with a language-model head"
     elif not typed._supports_attention_backend:
         problem = "computes attention in a way of its own"
-    elif len(set((getattr(typed, "hf_device_map", None) or {}).values())) > 1:
+    elif len(set(devices.values())) > 1:
         problem = "is spread over several devices"
     if problem:
         raise EngineError(f"Continuous batching cannot run this model ({type(model).__name__}): it {problem}.", _SLOTS)
@@ -331,7 +330,7 @@ def _rows_by_memory(model: PreTrainedModel, share: float) -> int:
 
 
 def _with_half_the_memory(shape: Shape) -> Shape | None:
-    """The same with a smaller cache and less in one forward pass; None if that would be nothing."""
+    """The same with a smaller cache and less in one forward pass; None if the cache would be no cache."""
     share = shape.memory_share / 2
     cached = None if shape.cache_tokens is None else shape.cache_tokens // 2
     if share < _LEAST_SHARE or (cached is not None and cached < _SPARE_TOKENS):

@@ -1,9 +1,9 @@
 """Attention over a paged cache with the kernels that torch brings along, for transformers' continuous batching.
 
-transformers itself has paged attention by the flash-attn package, by kernels fetched from a hub, and by `sdpa`, whose mask has a
-cell for every token of the batch times every token of the cache. The flash kernels inside torch need no package, fetch nothing
-and take lengths instead of a mask. Shape suffixes: Q query tokens of all rows together, K key tokens, H heads, G heads of
-keys and values, D width of a head.
+Of its own it has paged attention by the flash-attn package, by kernels fetched from a hub, and by `sdpa`, whose mask has a cell
+for every token of the batch times every token of the cache. The flash kernels inside torch need no package, fetch nothing and
+take lengths instead of a mask. Shape suffixes: Q query tokens of all rows together, K key tokens, H heads, G heads of keys and
+values, D width of a head.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def varlen_attention(
         ends_K,
         longest[0],
         longest[1],
-        0.0,
-        True,
-        False,
+        0.0,  # dropout
+        True,  # noqa: FBT003 - causal
+        False,  # noqa: FBT003 - no debugging mask
         scale=scale,
         window_size_left=-1 if window is None else window - 1,
         window_size_right=-1 if window is None else 0,
@@ -126,12 +126,12 @@ def _agrees(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int
 
 
 def _named(name: str) -> str:
-    """transformers called a paged attention "paged|NAME" up to 5.17, and NAME later."""
+    """A paged attention was called "paged|NAME" in transformers 5.17, and is called NAME later."""
     return f"paged|{name}" if "paged|sdpa" in ALL_ATTENTION_FUNCTIONS.valid_keys() else name
 
 
 def _register() -> None:
-    ALL_ATTENTION_FUNCTIONS.register(_named(_VARLEN), _varlen_forward)
+    cast("Any", ALL_ATTENTION_FUNCTIONS).register(_named(_VARLEN), _varlen_forward)
 
 
 def _varlen_forward(
@@ -139,7 +139,7 @@ def _varlen_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None,  # noqa: ARG001 - none is made for this attention
     scaling: float | None = None,
     sliding_window: int | None = None,
     *,
@@ -158,7 +158,7 @@ def _varlen_forward(
         indices = {"read_index": others["read_index"], "write_index": others["write_index"]}
         key, value = cache.update(key_states=key, value_states=value, layer_idx=layer.layer_idx, **indices)
         ends_K, longest_k = others["cu_seq_lens_k"], others["max_seqlen_k"]
-        if isinstance(ends_K, dict):
+        if not isinstance(ends_K, Tensor):  # of each kind of layer
             kind = "sliding_attention" if window else "full_attention"
             ends_K, longest_k = ends_K[kind], longest_k[kind]
         longest = (others["max_seqlen_q"], longest_k)

@@ -15,7 +15,7 @@ from cai.engines.base import SamplingParams
 from cai.engines.sampling import gumbel_noise
 
 ARGUMENTS = 7
-"""Numbers of a row, each in 32 bits: position seed, top-k, slot, then as floats temperature, top-p, min-p, repetition penalty."""
+"""Numbers of a row, each in 32 bits: position seed, top-k, slot; as floats temperature, top-p, min-p, repetition penalty."""
 _WHOLE = 3
 
 

@@ -1,8 +1,8 @@
-"""Draft, critique and revision on one GPU, in conversations per second: `python examples/benchmarks/gpu_chain.py --output r.json`.
+"""Draft, critique and revision on one GPU, in rows a second: `python examples/benchmarks/gpu_chain.py --output r.json`.
 
-The model has the shape of Llama 3 8B and random weights, made on the device; tokens are drawn from a vocabulary of its size. What
-it writes is noise, and as fast as sense. Lengths are those of the one published run of this chain (HF's Constitutional-AI recipe:
-three calls of about 107 new tokens, 7.7 conversations per second on 64 GPUs). Measured beside each other, in one run:
+The model has the shape of Llama 3 8B and random weights, made on the device; tokens are drawn from a vocabulary of its size.
+What it writes is noise, and as fast as sense. Lengths are those of the one published run of this chain (HF's Constitutional-AI
+recipe: three calls of about 107 new tokens, 7.7 conversations per second on 64 GPUs). Measured beside each other, in one run:
 
 - ours: stages without a barrier, beginnings shared and put together (`cai.engines.paged`);
 - the same engine stage after stage in the order given, sharing nothing: continuous batching as others call it;
@@ -107,7 +107,7 @@ TINY = Size(
 
 @dataclass(frozen=True)
 class Workload:
-    """Conversations, as token ids: the few-shots, each one's first prompt, what is asked between, and how long answers become."""
+    """Conversations, as token ids: few-shots, first prompts, what is asked between, and how long answers become."""
 
     few_shots: list[int]
     prompts: list[list[int]]
@@ -126,7 +126,8 @@ class Workload:
 
         few_shots, requests = tokens(size.few_shots), (tokens(size.requests[0]), tokens(size.requests[1]))
         prompts = [tokens(length(size.prompt)) for _ in range(count)]
-        return cls(few_shots, prompts, requests, [tuple(length(size.answer) for _ in range(STAGES)) for _ in range(count)])
+        lengths = [tuple(length(size.answer) for _ in range(STAGES)) for _ in range(count)]
+        return cls(few_shots, prompts, requests, lengths)
 
     @property
     def tokens_each(self) -> float:
@@ -179,9 +180,7 @@ def measured(way: str, work: Workload, compute: Callable[[], Computed], before: 
     return Outcome(way, tokens / work.tokens_each / seconds, tokens / seconds, seconds, after, peak, answers)
 
 
-def stream(
-    scheduler: PagedScheduler, work: Workload, order: Sequence[int], deadline_s: float
-) -> Computed:
+def stream(scheduler: PagedScheduler, work: Workload, order: Sequence[int], deadline_s: float) -> Computed:
     """All three stages at once: the next turn of a conversation is added when the one before has ended."""
     places: dict[Row, tuple[int, int]] = {}
     answers: dict[tuple[int, int], list[int]] = {}
@@ -204,9 +203,7 @@ def stream(
     return answers, scheduler.statistics()
 
 
-def stages(
-    scheduler: PagedScheduler, work: Workload, count: int, deadline_s: float
-) -> Computed:
+def stages(scheduler: PagedScheduler, work: Workload, count: int, deadline_s: float) -> Computed:
     """One stage after the other, each with a barrier at its end."""
     answers: dict[tuple[int, int], list[int]] = {}
     before: list[Row | None] = [None] * count
@@ -223,9 +220,7 @@ def stages(
     return answers, scheduler.statistics()
 
 
-def padded(
-    model: Any, work: Workload, count: int, batch: int, stages_done: int = STAGES
-) -> Computed:
+def padded(model: Any, work: Workload, count: int, batch: int, stages_done: int = STAGES) -> Computed:
     """`generate` stage after stage, prompts of like length together; a batch runs until its longest answer has ended."""
     answers: dict[tuple[int, int], list[int]] = {}
     before: list[Row | None] = [None] * count
@@ -265,7 +260,7 @@ def random_model(size: Size, device: torch.device) -> Any:
 
 @dataclass(frozen=True)
 class Limit:
-    """How fast decoding could be if nothing but reading memory took time: the weights once a step, and each row's keys and values.
+    """How fast decoding could be if nothing but reading memory took time: weights once a step, keys and values of each row.
 
     Prompts cost nothing in it, so a share of it is a share of what no schedule can exceed.
     """
@@ -300,16 +295,17 @@ class Limit:
         return cls(weights, kv, done.row_steps / max(1, done.slot_steps // rows), context_tokens, bandwidth)
 
     def told(self) -> str:
+        step_ms = 1e3 * self.bytes_per_step / self.bandwidth_bytes_per_s
         return (
             f"a step reads {self.weights_bytes / 1e9:.2f} GB of weights + {self.rows_together:.0f} rows x "
-            f"{self.context_tokens:.0f} tokens x {self.kv_bytes_per_token / 1e3:.0f} kB = {self.bytes_per_step / 1e9:.2f} GB; at "
-            f"{self.bandwidth_bytes_per_s / 1e12:.2f} TB/s that is {1e3 * self.bytes_per_step / self.bandwidth_bytes_per_s:.2f} ms "
+            f"{self.context_tokens:.0f} tokens x {self.kv_bytes_per_token / 1e3:.0f} kB = {self.bytes_per_step / 1e9:.2f} GB; "
+            f"at {self.bandwidth_bytes_per_s / 1e12:.2f} TB/s that is {step_ms:.2f} ms "
             f"for {self.rows_together:.0f} tokens, so at most {self.tokens_per_s:,.0f} tokens/s"
         )
 
 
 def same(one: Outcome, other: Outcome) -> dict[str, float]:
-    """How much of the texts two schedules have in common. A text that differs once differs from there on, in later turns too."""
+    """How much of the texts two schedules have in common. Where one differs once, it differs from there on, in later turns too."""
     keys = one.answers.keys() & other.answers.keys()
     drafts = [key for key in keys if key[1] == 0]
     tokens = agreeing = 0
@@ -328,7 +324,9 @@ def same(one: Outcome, other: Outcome) -> dict[str, float]:
 def told(outcome: Outcome, ours: Outcome) -> str:
     done = outcome.statistics
     line = f"{outcome.way:<34} {outcome.conversations_per_s:8.2f} rows/s {outcome.tokens_per_s:9,.0f} tokens/s"
-    line += f"  ours is {ours.conversations_per_s / outcome.conversations_per_s:5.2f}x  peak {outcome.peak_bytes / 2**30:6.1f} GiB"
+    line += (
+        f"  ours is {ours.conversations_per_s / outcome.conversations_per_s:5.2f}x  peak {outcome.peak_bytes / 2**30:6.1f} GiB"
+    )
     if done.prompt_tokens:
         line += f"  {done.reused_tokens / (done.prompt_tokens + done.reused_tokens):4.0%} of prompt tokens reused"
     return line
@@ -365,7 +363,9 @@ def measure(size: Size, device: torch.device, *, graphs: bool = True) -> dict[st
     some = Workload.draw(size, size.batched)
     tries: dict[int, float] = {}
     for batch in size.batches:  # the first stage of one batch says which size is best
-        tries[batch] = measured("", some, lambda batch=batch: padded(model, some, min(batch, size.batched), batch, 1)).tokens_per_s
+        tries[batch] = measured(
+            "", some, lambda batch=batch: padded(model, some, min(batch, size.batched), batch, 1)
+        ).tokens_per_s
     best = max(tries, key=lambda batch: tries[batch])
     static = measured(f"generate, padded batches of {best}", some, lambda: padded(model, some, size.batched, best))
     print(told(static, ours), file=sys.stderr, flush=True)
@@ -420,9 +420,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.output is not None:
         options.output.write_text(text + "\n")
     print(text)
-    print(
-        f"{result['times_the_anchor']:.2f}x the anchor of {ANCHOR_PER_S} conversations/s on 64 GPUs", file=sys.stderr
-    )
+    print(f"{result['times_the_anchor']:.2f}x the anchor of {ANCHOR_PER_S} conversations/s on 64 GPUs", file=sys.stderr)
 
 
 if __name__ == "__main__":

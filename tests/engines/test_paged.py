@@ -1,4 +1,4 @@
-"""The paged scheduler writes what a plain loop writes, whatever shares a batch with a row, and however little cache there is."""
+"""The paged scheduler writes what a plain loop writes, whatever shares a batch with a row and however little cache there is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DRAWN = (
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """transformers collects garbage twice whenever its thread ends; torch's own objects need not be looked through each time."""
+    """transformers collects garbage twice whenever its thread ends; torch's objects need not be looked through each time."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -106,7 +106,8 @@ def rows_of(loaded: LoadedModel, count: int, tokens: int = 12, params: Sequence[
 
 @contextmanager
 def scheduler(loaded: LoadedModel, ended: Callable[[Row], bool] = lambda _: False, **settings: Any) -> Iterator[PagedScheduler]:
-    made = PagedScheduler(loaded.model, ended, **({"rows": 4, "batch_tokens": 64, "cache_tokens": 4096} | settings))
+    small: dict[str, Any] = {"rows": 4, "batch_tokens": 64, "cache_tokens": 4096}
+    made = PagedScheduler(loaded.model, ended, **(small | settings))
     try:
         yield made
     finally:
@@ -144,7 +145,8 @@ def test_texts_depend_on_their_row_alone_in_any_order_batch_and_cache(open_tiny:
     """With 256 tokens of cache rows lose their pages in mid-answer and are computed again."""
     loaded = open_tiny("llama")
     expected = texts([one_by_one(loaded, row) for row in rows_of(loaded, 12)])
-    for settings in ({"rows": 1}, {"rows": 16, "batch_tokens": 300}, {"rows": 8, "cache_tokens": 256}, {"share": False}):
+    ways: list[dict[str, Any]] = [{"rows": 1}, {"rows": 16, "batch_tokens": 300}, {"rows": 8, "cache_tokens": 256}]
+    for settings in (*ways, {"share": False}):
         rows = rows_of(loaded, 12)
         with scheduler(loaded, **settings) as scheduled:
             run(scheduled, random.Random(str(settings)).sample(rows, len(rows)))
@@ -214,9 +216,7 @@ def test_what_prompts_have_in_common_is_computed_once(open_tiny: OpenTiny) -> No
     """Story: rows that entered together each computed the few-shots, for a page can only be shared when it is complete."""
     loaded = open_tiny("llama")
     shots = loaded.tokenizer.encode_chat(conversations(2, 80)[1])[:128]
-    rows = [
-        Row([*shots, *row.prompt[:20]], GREEDY, 0, 4, 300) for row in rows_of(loaded, 12) if len(row.prompt) >= 20
-    ]
+    rows = [Row([*shots, *row.prompt[:20]], GREEDY, 0, 4, 300) for row in rows_of(loaded, 12) if len(row.prompt) >= 20]
     expected = texts([one_by_one(loaded, row) for row in rows])
     with scheduler(loaded, rows=12, batch_tokens=2048) as scheduled:
         run(scheduled, rows)
@@ -227,8 +227,10 @@ def test_what_prompts_have_in_common_is_computed_once(open_tiny: OpenTiny) -> No
 
 
 def test_a_conversation_stays_in_a_full_cache_until_its_next_turn(open_tiny: OpenTiny) -> None:
-    """Story: transformers 5.17 gave up the pages used last, those of the draft that had just ended. (Later versions now and then
-    give up all that no row uses, which a test cannot forbid.)"""
+    """Story: transformers 5.17 gave up the pages used last, those of the draft that had just ended.
+
+    Later versions now and then give up all that no row uses; here that falls before the draft.
+    """
     loaded = open_tiny("llama")
     fill = [Row([5 + number, *range(5, 74)], GREEDY, 0, 2, 100) for number in range(44)]
     with scheduler(loaded, rows=2, cache_tokens=2048) as scheduled:
@@ -350,9 +352,9 @@ def test_an_error_of_the_model_is_one_clear_error(open_tiny: OpenTiny) -> None:
     def break_down(*_: int) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with Forward(loaded, break_down), scheduler(loaded) as scheduled:
-        with pytest.raises(EngineError, match=r"stopped: RuntimeError: mat1 and mat2(.|\n)*engine.scheduler: slots"):
-            run(scheduled, rows_of(loaded, 4))
+    told = r"stopped: RuntimeError: mat1 and mat2(.|\n)*engine.scheduler: slots"
+    with Forward(loaded, break_down), scheduler(loaded) as scheduled, pytest.raises(EngineError, match=told):
+        run(scheduled, rows_of(loaded, 4))
     assert threading.active_count() == 1
 
 
@@ -500,9 +502,7 @@ def rowwise(
                 (value_KGD, k_start, k_end),
             )
         )
-        parts.append(
-            scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
-        )
+        parts.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1))
     return torch.cat(parts)
 
 

@@ -35,7 +35,9 @@ def test_tokens_are_those_of_draw(rows: list[SamplingParams], seed: int) -> None
 def test_min_p_leaves_out_what_is_less_likely_than_its_share_of_the_likeliest() -> None:
     logits_BV = torch.tensor([[2.0, 1.0, 0.0, -3.0]]).repeat(3, 1)
     rows = [SamplingParams(min_p=min_p) for min_p in (0.0, 0.2, 1.0)]
-    scores = noisy_rows(logits_BV, row_arguments(rows, [1, 1, 1], [0] * 3), vocabulary_hash(4, torch.device("cpu")), nucleus=False)
+    scores = noisy_rows(
+        logits_BV, row_arguments(rows, [1, 1, 1], [0] * 3), vocabulary_hash(4, torch.device("cpu")), nucleus=False
+    )
     assert scores.isfinite().tolist() == [[True] * 4, [True, True, False, False], [True, False, False, False]]
 
 
