@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -148,7 +149,9 @@ class ContinuousBatches:
             self.cache_tokens = int(inside.cache.num_blocks) * PAGE_TOKENS // int(getattr(inside.cache, "num_groups", 1))
             self.shares = bool(inside.cache.use_prefix_sharing)
             _remember_oldest_last(inside.cache)
-            # A thread is a daemon if the one that starts it is: the interpreter does not wait for this one when it ends.
+            # The interpreter waits for all threads but daemons before it calls what is to be done at exit, which ends this one;
+            # a thread is a daemon if the one that starts it is.
+            self._end_thread = weakref.finalize(self, _end_thread, self._manager)
             starter = threading.Thread(target=self._manager.start, daemon=True)
             starter.start()
             starter.join()
@@ -209,8 +212,7 @@ class ContinuousBatches:
     def stop(self) -> None:
         """End the thread and free the cache. Rows that have not ended keep what they have written."""
         try:
-            if self._manager.is_running():
-                self._manager.stop(block=True, timeout=_STOP_S, hard_stop=True)
+            self._end_thread()
             self._manager.batch_processor = None
             self._manager.background_thread_status.fatal_error = None  # its traceback holds tensors
             self._manager.destroy()
@@ -387,6 +389,11 @@ class _OldestFirst(dict[int, None]):
     def popitem(self) -> tuple[int, None]:
         oldest = next(iter(self))
         return oldest, self.pop(oldest)
+
+
+def _end_thread(manager: Any) -> None:
+    if manager.is_running():
+        manager.stop(block=True, timeout=_STOP_S, hard_stop=True)
 
 
 def _remember_oldest_last(cache: Any) -> None:

@@ -123,8 +123,8 @@ class PagedScheduler:
         if 2 * self._pages.shared(waiting.pages) > len(waiting.pages):
             self._ahead.append(waiting)
         else:
-            # In the order of their tokens, so that equal beginnings come together.
-            bisect.insort(self._behind, waiting, key=lambda each: each.row.prompt)
+            # In the order of their tokens, so that equal beginnings come together; the last is the next.
+            bisect.insort_left(self._behind, waiting, key=lambda each: each.row.prompt)
 
     def run(self) -> Iterator[Row]:
         """Rows as they end. `finish` None means that memory ran out for this row alone.

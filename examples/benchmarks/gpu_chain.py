@@ -305,7 +305,7 @@ class Limit:
 
 
 def same(one: Outcome, other: Outcome) -> dict[str, float]:
-    """How much of the texts two schedules have in common. Where one differs once, it differs from there on, in later turns too."""
+    """How much of the texts two schedules have in common. One that differs once differs from there on, in later turns too."""
     keys = one.answers.keys() & other.answers.keys()
     drafts = [key for key in keys if key[1] == 0]
     tokens = agreeing = 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from checkpoints import ARCHITECTURES, Architecture
+from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
 from naive import OpenTiny, conversations, greedy
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
@@ -30,7 +33,8 @@ from cai.engines.paged import PagedScheduler
 from cai.engines.rows import Row
 from cai.engines.sampling import gumbel_noise, noise_seed, position_seed, vocabulary_hash
 from cai.errors import EngineError
-from cai.models.loading import LoadedModel
+from cai.models.loading import LoadedModel, load_model
+from cai.models.spec import ModelSpec
 
 GREEDY = SamplingParams(temperature=0.0)
 DRAWN = (
@@ -146,9 +150,10 @@ def test_texts_depend_on_their_row_alone_in_any_order_batch_and_cache(open_tiny:
     loaded = open_tiny("llama")
     expected = texts([one_by_one(loaded, row) for row in rows_of(loaded, 12)])
     ways: list[dict[str, Any]] = [{"rows": 1}, {"rows": 16, "batch_tokens": 300}, {"rows": 8, "cache_tokens": 256}]
-    for settings in (*ways, {"share": False}):
+    ways.append({"share": False})
+    for settings in ways:
         rows = rows_of(loaded, 12)
-        with scheduler(loaded, **settings) as scheduled:
+        with scheduler(loaded, lambda _: False, **settings) as scheduled:
             run(scheduled, random.Random(str(settings)).sample(rows, len(rows)))
         assert texts(rows) == expected, settings
 
@@ -518,3 +523,56 @@ def test_layers_hand_the_kernel_what_it_needs(
     with scheduler(loaded) as scheduled:
         run(scheduled, rows)
     assert texts(rows) == texts([one_by_one(loaded, row) for row in rows])
+
+
+@pytest.mark.slow
+def test_a_program_that_forgets_to_close_it_ends_all_the_same(tmp_path: Path) -> None:
+    """Story: transformers' thread is no daemon, and the interpreter waited for it for ever."""
+    folder = make_checkpoint(tmp_path / "llama", "llama")
+    program = f"""
+from cai.engines.base import SamplingParams
+from cai.engines.paged import PagedScheduler
+from cai.engines.rows import Row
+from cai.models.loading import load_model
+from cai.models.spec import ModelSpec
+model = load_model(ModelSpec(name={str(folder)!r}, dtype="float32", device="cpu")).model
+scheduler = PagedScheduler(model, lambda row: False, rows=2)
+for number in range(4):
+    scheduler.add(Row([5, 6, 7], SamplingParams(), number, 5 + 50 * number, 400))
+print(len(next(scheduler.run()).generated))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stdout == "5\n", ended.stderr
+    assert ended.returncode == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_gpus_kernel_computes_what_is_asked_of_it(window: int | None) -> None:
+    chance = torch.Generator("cuda").manual_seed(0)
+    query, key, value = (
+        torch.randn(tokens, heads, 64, generator=chance, device="cuda").to(torch.bfloat16)
+        for tokens, heads in ((17, 8), (60, 2), (60, 2))
+    )
+    ends_Q, ends_K = torch.tensor([0, 1, 9, 17, 17]), torch.tensor([0, 30, 52, 60, 60])
+    found = paged_attention.varlen_attention(
+        query, key, value, ends_Q.int().cuda(), ends_K.int().cuda(), (8, 64), window=window
+    )
+    expected = rowwise(query.float().cpu(), key.float().cpu(), value.float().cpu(), ends_Q, ends_K, (8, 64), window=window)
+    torch.testing.assert_close(found.float().cpu(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_rows_are_written_with_graphs_and_all_kinds_of_sampling(tmp_path: Path) -> None:
+    """Texts may differ from the CPU's where two tokens are all but equally likely; most begin as they do."""
+    folder = make_checkpoint(tmp_path / "llama", "llama")
+    cpu = load_model(ModelSpec(name=str(folder), dtype="float32", device="cpu"))
+    gpu = load_model(ModelSpec(name=str(folder), dtype="bfloat16", device="cuda"))
+    rows = rows_of(cpu, 24)
+    expected = [one_by_one(cpu, row) for row in rows]
+    with scheduler(gpu, lambda _: False, rows=16, batch_tokens=512, cache_tokens=None) as scheduled:
+        assert "flash" in paged_attention.paged_attention(gpu.model)
+        run(scheduled, rows)
+        assert scheduled.statistics().reused_tokens > 0
+    assert [len(row.generated) for row in rows] == [len(row.generated) for row in expected]
+    assert sum(row.generated[0] == one.generated[0] for row, one in zip(rows, expected, strict=True)) >= 18
