@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cai.data.filters import FilterRules
 from cai.data.prompts import PromptsSource
+from cai.engines.opening import SchedulerName
 from cai.evaluation.settings import EvaluationSettings
 from cai.labels.settings import LabelSettings
 from cai.loop.settings import LoopSettings
@@ -31,8 +32,9 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_batch: Annotated[
-        int, Field(ge=1, le=4096, description="Rows decoded together; out of memory halves it and goes on.")
-    ] = 64
+        int | None,
+        Field(ge=1, le=4096, description="Rows decoded together; null: by the device. Out of memory halves it and goes on."),
+    ] = None
     batch_tokens: Annotated[
         int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")
     ] = None
@@ -43,6 +45,13 @@ class EngineSettings(BaseModel):
             "fresh one. Needs `dtype: float32`, whose rounding is small enough; null: just there."
         ),
     ] = None
+    scheduler: Annotated[
+        SchedulerName,
+        Field(
+            description="`slots`: each conversation keeps its keys and values between turns. `paged`: transformers' continuous "
+            "batching, for GPUs. `auto`: paged where there is a GPU that can run the model so."
+        ),
+    ] = "auto"
 
 
 class RunConfig(BaseModel):

@@ -149,7 +149,12 @@ class SlotScheduler:
         self._leave([slot for slot, row in enumerate(self._running) if row in dropped])
         self._ended = deque(row for row in self._ended if row not in dropped)
 
+    def close(self) -> None:
+        """Free the slots. Rows that have not ended wait again, with what they have written."""
+        self._start_over([*self._running, *self._waiting])
+
     def statistics(self) -> EngineStatistics:
+        """Counters since the scheduler was made. May be asked from another thread."""
         return EngineStatistics(
             prompt_tokens=self._prompt_tokens,
             reused_tokens=self._reused_tokens,
@@ -410,9 +415,6 @@ class SlotScheduler:
         """
         attempted, self._attempting = self._attempting, []
         rows = list(dict.fromkeys([*self._running, *attempted, *self._waiting]))
-        self._running, self._kept = [], []
-        self._claims.clear()
-        self._slots = self._empty_slots()
         self._smaller_batches += 1
         if len(attempted) == 1:
             self._limits.restore()
@@ -420,6 +422,12 @@ class SlotScheduler:
             self._ended.append(attempted[0])
         else:
             self._limits.halve(len(attempted))
+        self._start_over(rows)
+
+    def _start_over(self, rows: list[Row]) -> None:
+        self._running, self._kept = [], []
+        self._claims.clear()
+        self._slots = self._empty_slots()
         self._waiting, self._ordered = rows, False
 
     def _empty_slots(self) -> SlotCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from cai.engines.base import (
 from cai.engines.decoding import SlotScheduler
 from cai.engines.forward import Forward
 from cai.engines.limits import BatchLimits
+from cai.engines.opening import SchedulerName
+from cai.engines.paged import PagedScheduler
 from cai.engines.requests import encode_scored, out_of_memory, refusal, request_key, too_long
 from cai.engines.rows import Row, Scheduler
 from cai.engines.sampling import noise_seed
@@ -32,7 +35,10 @@ from cai.errors import EngineError, ModelError
 from cai.models.loading import LoadedModel
 from constitution.messages import Conversation
 
+_log = logging.getLogger("cai.engines")
 _BYTES_PER_CHARACTER = 4
+_ROWS = 64
+"""Slots, if nobody says how many: on two CPU cores more bring little."""
 
 
 @dataclass(eq=False)
@@ -82,17 +88,25 @@ class LocalEngine:
         loaded: From `cai.models.loading`.
         batch_tokens: Most prompt tokens in one forward pass, padding included; None: by the device. Lower it when memory is
             short; when it runs out, the engine halves its batches by itself and goes on.
-        max_batch: Rows decoded together.
+        max_batch: Rows decoded together; None: by the device.
         exact: See above. None: in float32.
+        scheduler: `slots` or `paged` (transformers' continuous batching); `auto` is paged on a GPU that it can serve the model
+            on, unless answers are to be exact.
 
     Raises:
         EngineError: If `exact` is asked for in another precision than float32: its rounding decides too many tokens.
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, batch_tokens: int | None = None, max_batch: int = 64, exact: bool | None = None
+        self,
+        loaded: LoadedModel,
+        *,
+        batch_tokens: int | None = None,
+        max_batch: int | None = None,
+        exact: bool | None = None,
+        scheduler: SchedulerName = "auto",
     ) -> None:
-        if max_batch < 1 or (batch_tokens is not None and batch_tokens < 1):
+        if (max_batch is not None and max_batch < 1) or (batch_tokens is not None and batch_tokens < 1):
             raise ValueError(f"max_batch ({max_batch}) and batch_tokens ({batch_tokens}) must be at least 1")
         if exact and loaded.dtype is not torch.float32:
             raise EngineError(
@@ -103,6 +117,7 @@ class LocalEngine:
         self._batch_tokens = batch_tokens
         self._max_batch = max_batch
         self._exact = exact
+        self._scheduler_name: SchedulerName = scheduler
         self._asked: dict[Row, tuple[GenerationRequest, LocalStream]] = {}
 
     @property
@@ -185,6 +200,8 @@ class LocalEngine:
                 encoded.append(sequences)
         if not encoded:
             return
+        if "_scheduler" in self.__dict__:
+            self._scheduler.close()  # its cache's memory is needed, and a paged one has the model's attention
         lengths = {each.index: len(each.longest) for each in encoded}
         for index, logps in score_sequences(self._forward, self._limits, encoded):
             if logps is None:
@@ -198,11 +215,24 @@ class LocalEngine:
 
     @cached_property
     def _scheduler(self) -> Scheduler:
-        return SlotScheduler(self._forward, self._limits, lambda row: self._has_ended(row, self._asked[row][0]))
+        def ended(row: Row) -> bool:
+            return self._has_ended(row, self._asked[row][0])
+
+        forward, limits = self._forward, self._limits
+        automatic = self._scheduler_name == "auto" and forward.device.type == "cuda" and not limits.exact
+        if automatic or self._scheduler_name == "paged":
+            try:
+                return PagedScheduler(forward.model, ended, rows=self._max_batch, batch_tokens=self._batch_tokens)
+            except EngineError as problem:
+                if not automatic:
+                    raise
+                _log.info("%s Going on with slots.", problem.problem)
+        return SlotScheduler(forward, limits, ended)
 
     @cached_property
     def _limits(self) -> BatchLimits:
-        return BatchLimits.for_device(self._forward, self._max_batch, self._batch_tokens, exact=self._exact)
+        rows = self._max_batch or _ROWS
+        return BatchLimits.for_device(self._forward, rows, self._batch_tokens, exact=self._exact)
 
     def _prompt_tokens(self, request: ScoreRequest) -> int:
         return self._loaded.tokenizer.count(request.messages, request.response_prefix)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from cai.engines.base import Engine
 from cai.models.spec import ModelSpec
+
+SchedulerName: TypeAlias = Literal["auto", "slots", "paged"]
 
 
 class EngineLimits(Protocol):
     """How an engine batches; the configuration's `engine` section."""
 
     @property
-    def max_batch(self) -> int: ...
+    def max_batch(self) -> int | None: ...
     @property
     def batch_tokens(self) -> int | None: ...
     @property
     def exact(self) -> bool | None: ...
+    @property
+    def scheduler(self) -> SchedulerName: ...
 
 
 def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
@@ -29,4 +33,10 @@ def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
     from cai.engines.local import LocalEngine
     from cai.models.loading import open_model
 
-    return LocalEngine(open_model(spec), batch_tokens=settings.batch_tokens, max_batch=settings.max_batch, exact=settings.exact)
+    return LocalEngine(
+        open_model(spec),
+        batch_tokens=settings.batch_tokens,
+        max_batch=settings.max_batch,
+        exact=settings.exact,
+        scheduler=settings.scheduler,
+    )

@@ -51,6 +51,10 @@ class Scheduler(Protocol):
         """Forget rows that nobody waits for any more."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds on the device; rows that have not ended wait for the next `run`. Safe to call twice."""
+        ...
+
     def statistics(self) -> EngineStatistics:
         """Counters since the scheduler was made."""
         ...
