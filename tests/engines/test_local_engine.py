@@ -26,7 +26,7 @@ from cai.engines.base import (
     Scores,
 )
 from cai.engines.local import LocalEngine
-from cai.engines.opening import open_engine
+from cai.engines.opening import SchedulerName, open_engine
 from cai.models.loading import LoadedModel, load_model, open_model
 from cai.models.spec import ModelSpec
 from constitution.messages import assistant, user
@@ -236,6 +236,7 @@ def test_an_engine_is_opened_by_the_name_of_a_model(open_tiny: OpenTiny) -> None
         max_batch = 2
         batch_tokens = 64
         exact = None
+        scheduler: SchedulerName = "auto"
 
     loaded = open_tiny("llama")
     engine = open_engine(loaded.spec, Limits())
