@@ -18,8 +18,8 @@ RESUME_HINT = "run the same command again: it goes on where it stopped."
 
 
 @contextmanager
-def atomic_file(path: Path) -> Generator[BinaryIO]:
-    """Open `path` for writing so that readers see the old file or the whole new one, even after a power cut.
+def atomic_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
+    """Open `path` for writing so that readers see the old file or the whole new one; if `durable`, even after a power cut.
 
     The folder is made when it is missing. When the block raises, the old file stays as it was.
 
@@ -32,9 +32,11 @@ def atomic_file(path: Path) -> Generator[BinaryIO]:
         with part.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -43,9 +45,9 @@ def atomic_file(path: Path) -> Generator[BinaryIO]:
         raise
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Put `content` at `path`, whole or not at all (see `atomic_file`)."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(content)
 
 

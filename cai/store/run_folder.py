@@ -22,12 +22,13 @@ from cai.store.calls import CallTable, Usage
 from cai.store.canonical import canonical_json
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
+from cai.store.heartbeat import PROGRESS_NAME
 from cai.store.ledger import Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
 DATABASE_NAME = "run.sqlite"
 MANIFEST_NAME = "manifest.json"
-OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME}
+OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
 ROWS_PER_PAGE = 1000
 
 
