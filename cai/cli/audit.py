@@ -37,7 +37,7 @@ def audit(
     the run itself makes none of these drafts again. The result is also written there, as audit.json.
     """
     from cai.cli.progress import ProgressDisplay
-    from cai.pipeline import StageProgress, open_session, read_inputs
+    from cai.pipeline import open_session, read_inputs
     from cai.pipeline.auditing import audit_constitution
     from cai.store import write_bytes_atomically
 
@@ -47,7 +47,7 @@ def audit(
             session,
             items=items,
             rows_per_pair=rows_per_pair,
-            on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
+            on_event=session.tell,
         )
         path = session.folder.path / "audit.json"
         write_bytes_atomically(path, f"{result.model_dump_json(indent=1)}\n".encode())

@@ -37,7 +37,7 @@ def compare(
 
     from cai.cli.progress import ProgressDisplay
     from cai.cli.run import read
-    from cai.pipeline import StageProgress, open_session, read_inputs
+    from cai.pipeline import open_session, read_inputs
     from cai.pipeline.auditing import compare_constitutions, sides_in_use
     from constitution.git_revisions import load_named
 
@@ -51,7 +51,7 @@ def compare(
             two,
             items=items,
             shown=shown,
-            on_event=lambda step, done, total: display.show(StageProgress(step, done, total)),
+            on_event=session.tell,
         )
         usage = session.usage()
     if json:

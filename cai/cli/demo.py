@@ -32,14 +32,13 @@ def demo(
     config = read(demo_config(), [f"run={run}", *(settings or [])])
     notes = Console(stderr=True, highlight=False)
     inputs = read_inputs(config)
-    notes.print(
-        Text(
-            f"{len(inputs.items)} prompts, {len(inputs.constitution.principles)} principles, policy {config.policy}, "
-            f"feedback {config.feedback_or_policy}. Interrupt it when you like: the same command goes on."
+    if not json:
+        about = f"{len(inputs.items)} prompts, {len(inputs.constitution.principles)} principles, policy {config.policy}"
+        notes.print(
+            Text(f"{about}, feedback {config.feedback_or_policy}. Interrupt it when you like: the same command goes on.")
         )
-    )
     try:
-        with ProgressDisplay() as display, open_session(inputs, display.show) as session:
+        with ProgressDisplay(json=json) as display, open_session(inputs, display.show) as session:
             summary = run_stages(session, until=Stage.EVALUATE)
             revised = (r for r in session.folder.records(RecordKind.REVISION, RevisionRecord) if r.changed)
             shown = _varied(list(revised))

@@ -1,79 +1,65 @@
-"""Live progress on stderr: one bar with ETA on a terminal, a line every few seconds elsewhere. Nothing goes to stdout."""
+"""Progress on stderr, in the form fit for what reads it: a live table on a terminal, plain lines elsewhere, JSON for programs.
+
+Nothing goes to stdout: that is for results. Progress that cannot be shown stops no run.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cai.pipeline.events import StageProgress
+from cai.cli.progress_lines import JsonLines, PlainLines
+from cai.cli.progress_table import ProgressTable
+from cai.pipeline.events import ProgressEvent
 
-LINE_EVERY_S = 10.0
 _MODELS = logging.getLogger("cai.models")
 """Tells when loading a model takes long."""
 
 
 class ProgressDisplay:
-    """Shows `StageProgress` events. Use as a context manager, and pass `show` to the pipeline."""
+    """Shows progress events. Use as a context manager, and pass `show` to the pipeline.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self._live = self.console.is_terminal
-        self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
-        self._last_line: dict[str, float] = {}
-        self._handler = _Line(self.console)
-        self._bars = Progress(
-            TextColumn("[bold]{task.description:<26}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=self.console,
-        )
+    Args:
+        json: Write JSON lines, whatever stderr is.
+        console: Of the terminal; by default stderr.
+    """
+
+    def __init__(self, *, json: bool = False, console: Console | None = None) -> None:
+        console = console or Console(stderr=True, highlight=False)
+        live = console.is_terminal and not console.is_dumb_terminal
+        self._form = JsonLines(_write) if json else ProgressTable(console) if live else PlainLines(_write)
+        self._handler = _Messages(self._form)
 
     def __enter__(self) -> ProgressDisplay:
         _MODELS.addHandler(self._handler)
         _MODELS.setLevel(logging.INFO)
-        if self._live:
-            self._bars.start()
+        if isinstance(self._form, ProgressTable):
+            self._form.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _MODELS.removeHandler(self._handler)
-        if self._live:
-            self._bars.stop()
+        if isinstance(self._form, ProgressTable):
+            self._form.stop()
 
-    def show(self, event: StageProgress) -> None:
-        now = time.monotonic()
-        started = self._started.setdefault(event.stage, now)
-        if self._live:
-            if event.stage not in self._tasks:
-                self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total, note="")
-            self._bars.update(self._tasks[event.stage], completed=event.done, total=event.total, note=event.note)
-            return
-        finished = event.done >= event.total
-        if not finished and now - self._last_line.get(event.stage, -LINE_EVERY_S) < LINE_EVERY_S:
-            return
-        self._last_line[event.stage] = now
-        elapsed_s = now - started
-        eta = f", eta {elapsed_s / event.done * (event.total - event.done):.0f} s" if 0 < event.done < event.total else ""
-        note = f"  {event.note}" if event.note else ""
-        print(f"{event.stage:<26} {event.done}/{event.total}  {elapsed_s:.0f} s{eta}{note}", file=sys.stderr, flush=True)
+    def show(self, event: ProgressEvent) -> None:
+        """Take note of an event; what is on the screen follows in its own time."""
+        self._form.show(event)
 
 
-class _Line(logging.Handler):
-    """Prints each message as a line above the bars."""
-
-    def __init__(self, console: Console) -> None:
+class _Messages(logging.Handler):
+    def __init__(self, form: JsonLines | PlainLines | ProgressTable) -> None:
         super().__init__(logging.INFO)
-        self._console = console
+        self._form = form
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(record.getMessage(), markup=False, highlight=False)
+        self._form.message(record.getMessage())
+
+
+def _write(line: str) -> None:
+    with suppress(OSError, ValueError):  # nobody reads any more
+        print(line, file=sys.stderr, flush=True)

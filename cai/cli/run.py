@@ -19,7 +19,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set dpo.beta=0.2. May be repeated."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as one JSON object, and progress on stderr as JSON lines."),
+]
 AsPlan = Annotated[bool, typer.Option("--plan", help="Only say what would be done, why, and how long it would take.")]
 
 ROWS_FAILED = 3
@@ -74,7 +77,7 @@ def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
     from cai.pipeline import run as run_stages
 
     inputs = read_inputs(config)
-    with resumable(), ProgressDisplay() as display, open_session(inputs, display.show) as session:
+    with resumable(), ProgressDisplay(json=json) as display, open_session(inputs, display.show) as session:
         summary = run_stages(session, until=until)
     if json:
         typer.echo(summary_json(summary))

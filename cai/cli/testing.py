@@ -109,9 +109,9 @@ def _judged(
     from cai.authoring.principle_tests import run_tests
     from cai.cli.progress import ProgressDisplay
     from cai.engines.opening import open_engine
-    from cai.pipeline.events import StageProgress
+    from cai.pipeline.metering import Meter
 
-    with ProgressDisplay() as display:
+    with ProgressDisplay() as display, Meter(display.show) as meter:
         engine: Engine = open_engine(plan.model, plan.engine)
         return run_tests(
             plan.cases,
@@ -120,5 +120,5 @@ def _judged(
             RELATIONS if metamorphic else (),
             min_margin_nats=min_margin_nats,
             untested=[each.id for each in plan.constitution.principles if not each.tests],
-            on_judged=lambda method, done, total: display.show(StageProgress(f"judge ({method})", done, total)),
+            on_judged=lambda method, done, total: meter.tell(f"judge ({method})", done, total),
         )

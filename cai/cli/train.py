@@ -101,15 +101,15 @@ def _required(model: str | None, output: Path | None) -> tuple[ModelSpec, Path]:
 def _show(train: Callable[[OnEvent], TrainingResult], name: str, *, json: bool) -> None:
     from cai.cli.progress import ProgressDisplay
     from cai.cli.summary import print_training
-    from cai.pipeline.events import StageProgress
+    from cai.pipeline.metering import Meter
 
     def tell(event: TrainingEvent) -> None:
         loss = f"loss {event.loss:.3f}, " if event.loss is not None else ""
         note = f"{loss}{event.tokens_per_second:.0f} tokens/s"
-        display.show(StageProgress(f"{name} {event.phase}", event.step, event.total_steps, note))
+        meter.tell(f"{name} {event.phase}", event.step, event.total_steps, note)
 
     try:
-        with ProgressDisplay() as display:
+        with ProgressDisplay(json=json) as display, Meter(display.show) as meter:
             result = train(tell)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. The last checkpoint is kept; the same command goes on from there.", err=True)

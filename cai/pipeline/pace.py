@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import pairwise
 from statistics import fmean, stdev
 
 from cai.store.heartbeat import Estimate
@@ -82,7 +83,7 @@ class Pace:
             return []
         ends = [first_s + window_s * (n + 1) for n in range(WINDOWS - 1)]
         counts = [self._counts[start], *(self._counts[bisect_right(self._times_s, end) - 1] for end in ends), self._counts[-1]]
-        return [(after - before) / window_s for before, after in zip(counts, counts[1:], strict=False)]
+        return [(after - before) / window_s for before, after in pairwise(counts)]
 
     def _forget(self, now_s: float) -> None:
         start = self._start()

@@ -62,24 +62,27 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
     training: dict[Stage, TrainingResult] = {}
     evaluation: EvaluationResult | None = None
     for stage in ORDER[: ORDER.index(until) + 1]:
-        match stage:
-            case Stage.GENERATE:
-                generate(session)
-                session.write_manifest()
-            case Stage.LABEL:
-                label(session)
-            case Stage.EXPORT:
-                export(session)
-            case Stage.SFT if config.sft is not None:
-                training[stage] = train_sft_stage(session)
-            case Stage.DPO if config.dpo is not None and (
-                until is Stage.DPO or session.folder.count_records(RecordKind.PREFERENCE)
-            ):
-                training[stage] = train_dpo_stage(session)
-            case Stage.EVALUATE:
-                evaluation = measure(session)
-            case _:
-                pass
+        with session.meter.phase(stage):
+            match stage:
+                case Stage.GENERATE:
+                    generate(session)
+                    session.write_manifest()
+                    session.tell_rows(stage)
+                case Stage.LABEL:
+                    label(session)
+                    session.tell_rows(stage)
+                case Stage.EXPORT:
+                    export(session)
+                case Stage.SFT if config.sft is not None:
+                    training[stage] = train_sft_stage(session)
+                case Stage.DPO if config.dpo is not None and (
+                    until is Stage.DPO or session.folder.count_records(RecordKind.PREFERENCE)
+                ):
+                    training[stage] = train_dpo_stage(session)
+                case Stage.EVALUATE:
+                    evaluation = measure(session)
+                case _:
+                    pass
     session.folder.calls.flush()
     generated = session.folder.stage(Stage.GENERATE)
     labelled = session.folder.stage(Stage.LABEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from cai.engines.base import Engine
 from cai.engines.opening import open_engine
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
-from cai.pipeline.events import OnProgress, StageProgress
+from cai.pipeline.events import OnProgress, RowsSettled
+from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
 from cai.records import EVALUATION, Stage
 from cai.store import MemoisedEngine, RunFolder, Usage, fingerprint
@@ -30,8 +32,11 @@ class Session:
 
     inputs: Inputs
     folder: RunFolder
-    on_progress: OnProgress | None = None
-    _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine])
+    meter: Meter = field(init=False)
+    """Told of progress by the stages."""
+    _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine], init=False)
+    _released: Counted = field(default_factory=Counted, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def policy(self) -> Engine:
@@ -44,21 +49,38 @@ class Session:
     def engine(self, spec: ModelSpec) -> Engine:
         """The remembering engine of a model."""
         if spec not in self._engines:
-            self._engines[spec] = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
+            engine = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
+            with self._lock:
+                self._engines[spec] = engine
         return self._engines[spec]
 
+    def counted(self) -> Counted:
+        """What this process has asked of its engines, those that were released included. May be called from any thread."""
+        with self._lock:
+            return self._counted_now()
+
     def usage(self) -> Usage:
-        """What this process has asked of the engines that are loaded, all stages together."""
-        return sum((usage for engine in self._engines.values() for usage in engine.usage().values()), Usage())
+        """What this process has asked of its engines, all stages together."""
+        return sum(self.counted().usage.values(), Usage())
 
     def release_engines(self) -> None:
         """Give back the memory of loaded models: training loads its own."""
-        self._engines.clear()
+        with self._lock:
+            self._released = self._counted_now()
+            self._engines.clear()
         return_free_memory()
 
     def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
-        if self.on_progress is not None:
-            self.on_progress(StageProgress(stage, done, total, note))
+        """Say how far a stage is (see `Meter.tell`)."""
+        self.meter.tell(stage, done, total, note)
+
+    def tell_rows(self, phase: Stage) -> None:
+        """Say how the ledger stands after a phase."""
+        self.meter.settled(RowsSettled(phase, self.folder.ledger_counts(), self.folder.ledger_reasons()))
+
+    def _counted_now(self) -> Counted:
+        engines = (Counted(each.statistics(), each.usage(), each.failures()) for each in self._engines.values())
+        return sum(engines, self._released)
 
     def is_current(self, stage: Stage, key: str) -> bool:
         """Whether a stage was finished on these very inputs."""
@@ -115,15 +137,16 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
         ModelError: If a model cannot be used after all.
     """
     with RunFolder.open(inputs.config.run) as folder:
-        session = Session(inputs, folder, on_progress)
-        if not calls_only:
-            folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
-            if not folder.manifest:
-                session.write_manifest()
-        try:
-            yield session
-        finally:
-            session.release_engines()
+        session = Session(inputs, folder)
+        with Meter(on_progress, session.counted, folder.path) as session.meter:
+            if not calls_only:
+                folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
+                if not folder.manifest:
+                    session.write_manifest()
+            try:
+                yield session
+            finally:
+                session.release_engines()
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class StageProgress:
         total: Units known of so far; of a stage that is fed by another it grows.
         note: A short remark, such as a loss.
         phase: The stage of the run that it belongs to (`generate`, `label` …); "" outside a run.
+        seconds: Since it was first told of.
         per_second: Computed units a second, lately; None while too little has been computed to say.
         eta: Until `total` is reached; None likewise, and when it is.
         ended: Nothing more will come.
@@ -46,6 +47,7 @@ class StageProgress:
     total: int
     note: str = ""
     phase: str = ""
+    seconds: float = 0.0
     per_second: float | None = None
     eta: Estimate | None = None
     ended: bool = False
@@ -53,7 +55,7 @@ class StageProgress:
 
 @dataclass(frozen=True, slots=True)
 class StageCalls:
-    """What one kind of call (`draft`, `critique`, `score` …) has come to in one process; rates over the last minute."""
+    """What one kind of call (`draft`, `critique`, `score` …) has come to in one process; rates over the last minute of its phase."""
 
     calls: int = 0
     reused: int = 0
@@ -66,7 +68,7 @@ class StageCalls:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one process has asked of its engines since it began. Rates and occupancy are over the last minute.
+    """What one process has asked of its engines since it began. Rates and occupancy are over the last minute of its phase.
 
     Args:
         elapsed_s: Since the process began to work on the run.
@@ -75,7 +77,7 @@ class Figures:
         prompt_tokens: Prompt tokens that went through a model.
         reused_tokens: Prompt tokens whose keys and values were there already.
         completion_tokens: Tokens drawn.
-        prompt_tokens_per_s: Into models; None before the first.
+        prompt_tokens_per_s: Into models; None where the phase has asked none.
         completion_tokens_per_s: Out of models.
         occupancy: Share of the decoding slots that held a row; None where nothing was decoded.
         waiting: Requests not begun.

@@ -62,6 +62,7 @@ class MemoisedEngine:
         self._run = run
         self._commit_every = commit_every
         self._usage: dict[str, Usage] = {}
+        self._failures: dict[str, int] = {}
         self._stage: str | None = None
 
     @property
@@ -95,8 +96,9 @@ class MemoisedEngine:
             known = self._run.calls.find(list(page.values()))
             for index, key in page.items():
                 if key in known:
-                    self.book(self.stage_name(requests[index]), Usage(reused=1))
-                    yield index, read_scores(json.loads(known[key].result))
+                    result = read_scores(json.loads(known[key].result))
+                    self.book(self.stage_name(requests[index]), Usage(reused=1), result)
+                    yield index, result
                 else:
                     same.setdefault(key, []).append(index)
         groups: dict[int, dict[str, list[int]]] = {}
@@ -117,6 +119,10 @@ class MemoisedEngine:
     def usage(self) -> dict[str, Usage]:
         """What this process asked for, by stage. What the run has cost in all its processes: `RunFolder.usage`."""
         return dict(self._usage)
+
+    def failures(self) -> dict[str, int]:
+        """Calls of this process that failed, by `stage: cause`; remembered failures are among them."""
+        return dict(self._failures)
 
     def stage_name(self, request: GenerationRequest | ScoreRequest) -> str:
         """The stage that a call is booked under."""
@@ -144,7 +150,7 @@ class MemoisedEngine:
             prompt_tokens = getattr(result, "prompt_tokens", 0)
             completion_tokens = getattr(result, "completion_tokens", 0)
             failed = isinstance(result, RequestFailure)
-            self.book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, took_s))
+            self.book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, took_s), result)
             if not isinstance(result, RequestFailure) or result.cause in LASTING_FAILURES:
                 # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
                 stored = json.dumps(asdict(result))
@@ -157,8 +163,11 @@ class MemoisedEngine:
         """Everything computed so far is on the disk afterwards."""
         self._run.calls.flush()
 
-    def book(self, stage: str, usage: Usage) -> None:
+    def book(self, stage: str, usage: Usage, result: GenerationResult | ScoreResult) -> None:
         self._usage[stage] = self._usage.get(stage, Usage()) + usage
+        if isinstance(result, RequestFailure):
+            name = f"{stage}: {result.cause}"
+            self._failures[name] = self._failures.get(name, 0) + 1
 
     def _score_group(
         self, requests: Sequence[ScoreRequest], group: Mapping[str, list[int]]
@@ -177,7 +186,7 @@ class MemoisedEngine:
         for place, (first, *others) in enumerate(twins):
             yield first, results[place]
             for other in others:
-                self.book(stages[place], Usage(reused=1))
+                self.book(stages[place], Usage(reused=1), results[place])
                 yield other, results[place]
 
 
@@ -206,7 +215,7 @@ class MemoisedStream:
         if key in self._by_key:
             self._asked[self._by_key[key]][2].append(ticket)
         elif (known := self._memo.find(key)) is not None:
-            self._memo.book(stage, Usage(reused=1))
+            self._memo.book(stage, Usage(reused=1), known)
             self._inbox.append((ticket, known))
         else:
             inner = self._inner.submit(request)
@@ -227,7 +236,7 @@ class MemoisedStream:
                     self._memo.keep("generate", [(key, stage, result)], time.monotonic() - last_s)
                     self._inbox.append((first, result))
                     for other in others:
-                        self._memo.book(stage, Usage(reused=1))
+                        self._memo.book(stage, Usage(reused=1), result)
                         self._inbox.append((other, result))
                     yield from self._known()
                     last_s = time.monotonic()  # what the caller did with the result is not the model's time

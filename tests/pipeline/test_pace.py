@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 from statistics import fmean, stdev
 
 import pytest
@@ -40,7 +41,7 @@ def naive_rates(points: list[tuple[float, int]], now: float) -> list[float]:
         return max(count for at, count in kept if at <= time_s)
 
     edges = [first, *(count_at(first_s + width * (n + 1)) for n in range(WINDOWS - 1)), newest]
-    return [(b - a) / width for a, b in zip(edges, edges[1:], strict=False)]
+    return [(b - a) / width for a, b in pairwise(edges)]
 
 
 @given(steps, st.floats(min_value=0.0, max_value=300.0), st.integers(min_value=1, max_value=10_000))
