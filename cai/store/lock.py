@@ -9,13 +9,41 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cai.errors import StoreError
 from cai.store.files import unwritable, write_bytes_atomically
 
 LOCK_NAME = ".run.lock"
 HOLDER_NAME = ".run.holder.json"
+
+
+class Holder(BaseModel):
+    """TEMPORARY: store-under-fire brings the real one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    host: str
+    since: str = ""
+    command: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Holder | None:
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    @property
+    def is_dead(self) -> bool:
+        return self.host == socket.gethostname() and not psutil.pid_exists(self.pid)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.host == socket.gethostname() and psutil.pid_exists(self.pid)
 
 
 class RunLock:
