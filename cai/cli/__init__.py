@@ -24,6 +24,7 @@ from cai.cli import (
     report_,
     run,
     show,
+    status,
     testing,
     train,
     try_,
@@ -53,6 +54,7 @@ app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
 app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)
 app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
+app.command("status", rich_help_panel=RUNS)(status.status)
 app.command("generate", rich_help_panel=STAGES)(run.generate)
 app.command("label", rich_help_panel=STAGES)(run.label)
 app.command("export", rich_help_panel=STAGES)(run.export)

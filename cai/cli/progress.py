@@ -13,7 +13,7 @@ from types import TracebackType
 from rich.console import Console
 
 from cai.cli.progress_lines import JsonLines, PlainLines
-from cai.cli.progress_table import ProgressTable
+from cai.cli.progress_live import ProgressTable
 from cai.pipeline.events import ProgressEvent
 
 _MODELS = logging.getLogger("cai.models")

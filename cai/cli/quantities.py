@@ -64,6 +64,8 @@ def speed_and_memory(figures: Figures) -> list[str]:
         parts.append(f"tokens/s {' '.join(rates)}")
     if figures.occupancy is not None:
         parts.append(f"batch {figures.occupancy:.0%} full")
+    if figures.running or figures.waiting:
+        parts.append(f"{figures.running:,} in work, {figures.waiting:,} waiting")
     if figures.rss_bytes:
         parts.append(f"memory {memory(figures.rss_bytes)}")
     if figures.gpu_bytes is not None and figures.gpu_total_bytes is not None:

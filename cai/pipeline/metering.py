@@ -60,6 +60,7 @@ class _Line:
     stage: str
     phase: str
     began_s: float
+    told_s: float = 0.0
     done: int = 0
     total: int = 0
     note: str = ""
@@ -71,11 +72,7 @@ class _Line:
     """Units finished that were not answered from the store."""
     pace: Pace = field(default_factory=Pace)
     changed: bool = True
-    ended_s: float | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.ended_s is not None
+    ended: bool = False
 
     @property
     def finished(self) -> int:
@@ -110,6 +107,7 @@ class Meter:
         self._answered_s: float | None = None
         self._longest_gap_s = 0.0
         self._recent: deque[tuple[float, Counted]] = deque()
+        self._phase_began_s = self._began_s
         self._phase_counted = Counted()
         self._figures = Figures()
         self._ending = threading.Event()
@@ -137,10 +135,11 @@ class Meter:
             now = time.monotonic()
             line = self._lines.get(stage)
             if line is None or line.ended:
-                line = self._lines[stage] = _Line(stage, self._phase, now)
+                # Its first unit is finished: it began when the last one before it was, or with its phase.
+                line = self._lines[stage] = _Line(stage, self._phase, max(self._phase_began_s, self._answered_s or 0.0))
             if done < line.done:
                 line.earlier += line.done
-            line.done, line.total, line.note, line.changed = done, line.earlier + total, note, True
+            line.done, line.total, line.note, line.changed, line.told_s = done, line.earlier + total, note, True, now
             if self._answered_s is not None:
                 self._longest_gap_s = max(self._longest_gap_s, now - self._answered_s)
             self._answered_s = now
@@ -151,9 +150,9 @@ class Meter:
     def phase(self, name: str) -> Generator[None]:
         """What is told inside belongs to this phase of the run, and has ended with it."""
         with self._lock:
-            self._phase, self._phase_counted = name, self._counted()
+            self._phase, self._phase_began_s, self._phase_counted = name, time.monotonic(), self._counted()
             self._recent.clear()
-            self._recent.append((time.monotonic(), self._phase_counted))
+            self._recent.append((self._phase_began_s, self._phase_counted))
         try:
             yield
         finally:
@@ -195,7 +194,7 @@ class Meter:
             total=line.total,
             note=line.note,
             phase=line.phase,
-            seconds=(now if line.ended_s is None else line.ended_s) - line.began_s,
+            seconds=(now if left and not line.ended else line.told_s) - line.began_s,
             per_second=None if line.ended else line.pace.per_second(now),
             eta=None if line.ended else line.pace.remaining(left, now),
             ended=line.ended,
@@ -206,13 +205,16 @@ class Meter:
         self._look(now)
         for line in self._lines.values():
             if not line.ended:
-                line.ended_s = now
+                line.ended = True
                 self._pass_on(self._progress(line, now))
 
     def _beat(self, state: State, problem: str = "") -> None:
         with self._lock:
             now = time.monotonic()
             self._look(now)
+            for line in self._lines.values():  # time goes by, also where nothing comes
+                if not line.ended and line.finished < line.total:
+                    self._pass_on(self._progress(line, now))
             self._figures = self._measured(now)
             self._pass_on(self._figures)
             if self._folder is None:

@@ -55,7 +55,7 @@ class StageProgress:
 
 @dataclass(frozen=True, slots=True)
 class StageCalls:
-    """What one kind of call (`draft`, `critique`, `score` …) has come to in one process; rates over the last minute of its phase."""
+    """What one kind of call (`draft`, `score` …) has come to in one process; rates: the last minute of its phase."""
 
     calls: int = 0
     reused: int = 0

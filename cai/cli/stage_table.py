@@ -1,60 +1,24 @@
-"""Progress on a terminal: stages with bars, and the engines' figures below, redrawn in place a few times a second."""
+"""Stages with bars, and the engines' figures below them, as fits a terminal of any width."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cai.cli.quantities import between, calls_and_reuse, duration, failures, rate, speed_and_memory
 from cai.cli.terminal import visible
-from cai.pipeline.events import Ended, Figures, ProgressEvent, RowsSettled, StageProgress
+from cai.store.heartbeat import Figures, StageProgress
 
-REFRESHES_PER_S = 4
 LINES_OF_FIGURES = 5
 NARROW, WIDE = 60, 100
 """Columns of a terminal below which there is no bar, and from which it is long."""
 
 
-class ProgressTable:
-    """What `show` was told last, as a table that lives at the bottom of the terminal until `stop`."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._stages: dict[str, StageProgress] = {}
-        self._figures = Figures()
-        # stdout is for results: what goes there is not ours to redirect.
-        self._live = Live(console=console, refresh_per_second=REFRESHES_PER_S, get_renderable=self.drawn, redirect_stdout=False)
-
-    def start(self) -> None:
-        self._live.start()
-
-    def stop(self) -> None:
-        self._live.stop()
-
-    def show(self, event: ProgressEvent) -> None:
-        match event:
-            case StageProgress():
-                self._stages[event.stage] = event
-            case Figures():
-                self._figures = event
-            case RowsSettled() | Ended():
-                pass  # the command prints the ledger, and how it ended
-
-    def message(self, text: str) -> None:
-        """Something besides: a line above the table."""
-        self._console.print(Text(visible(text)))
-
-    def drawn(self) -> RenderableType:
-        """The table as it stands, for the terminal at hand."""
-        return drawn(tuple(self._stages.values()), self._figures, self._console.width, self._console.height)
-
-
-def drawn(stages: Sequence[StageProgress], figures: Figures, width: int, height: int) -> RenderableType:
+def stage_table(stages: Sequence[StageProgress], figures: Figures, width: int, height: int) -> RenderableType:
     """Stages and figures in `width` columns and at most `height` lines; the oldest stages make room."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
@@ -79,11 +43,11 @@ def drawn(stages: Sequence[StageProgress], figures: Figures, width: int, height:
 
 
 def _time(stage: StageProgress) -> Text:
-    if stage.ended:
+    if stage.ended or stage.done >= stage.total:
         return Text(f"in {duration(stage.seconds)}", style="dim")
     return Text(f"{between(stage.eta)} left" if stage.eta else duration(stage.seconds))
 
 
 def _remark(stage: StageProgress) -> Text:
-    pace = f"{rate(stage.per_second)}/s" if stage.per_second is not None and not stage.ended else ""
+    pace = f"{rate(stage.per_second)}/s" if stage.per_second is not None and stage.done < stage.total else ""
     return Text(visible("  ".join(part for part in (pace, stage.note) if part)), style="dim")
