@@ -14,25 +14,32 @@ from cai.cli.terminal import visible
 from cai.store.heartbeat import Figures, StageProgress
 
 LINES_OF_FIGURES = 5
-NARROW, WIDE = 60, 100
-"""Columns of a terminal below which there is no bar, and from which it is long."""
+GAPS = 5
+NARROWEST, NARROW, MEDIUM, WIDE = 36, 60, 76, 100
+"""Columns of a terminal from which there are times, bars, remarks, and long bars."""
 
 
 def stage_table(stages: Sequence[StageProgress], figures: Figures, width: int, height: int) -> RenderableType:
-    """Stages and figures in `width` columns and at most `height` lines; the oldest stages make room."""
+    """Stages and figures in `width` columns and at most `height` lines; the oldest stages make room.
+
+    What a narrow terminal has no room for is left out: first remarks, then bars, then times; names are cut.
+    """
+    shown = stages[-max(1, height - LINES_OF_FIGURES - 1) :]
+    counts = [f"{each.done:,}/{each.total:,}" for each in shown]
+    times = [_time(each) if width >= NARROWEST else Text() for each in shown]
+    bar_width = 0 if width < NARROW else 12 if width < WIDE else 30
+    # Figures are shown whole or not at all: half a number is a wrong one.
+    widths = (bar_width, max(map(len, counts), default=0), max(map(len, times), default=0))
     table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
-    bar_width = 0 if width < NARROW else 14 if width < WIDE else 30
-    if bar_width:
-        table.add_column(width=bar_width)
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(no_wrap=True, justify="right")
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(2, min(24, width - sum(widths) - GAPS)))
+    table.add_column(min_width=widths[0])
+    table.add_column(no_wrap=True, justify="right", min_width=widths[1])
+    table.add_column(no_wrap=True, justify="right", min_width=widths[2])
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for each in stages[-max(1, height - LINES_OF_FIGURES - 1) :]:
-        bar = [ProgressBar(total=max(1, each.total), completed=each.done, width=bar_width)] if bar_width else []
-        table.add_row(
-            Text(visible(each.stage), style="bold"), *bar, f"{each.done:,}/{each.total:,}", _time(each), _remark(each)
-        )
+    for each, count, time in zip(shown, counts, times, strict=True):
+        bar = ProgressBar(total=max(1, each.total), completed=each.done, width=bar_width) if bar_width else ""
+        remark = _remark(each) if width >= MEDIUM else ""
+        table.add_row(Text(visible(each.stage), style="bold"), bar, count, time, remark)
     lines: list[RenderableType] = [table]
     for parts in (speed_and_memory(figures), calls_and_reuse(figures)):
         lines += [Text(", ".join(parts), style="dim", overflow="ellipsis")] if parts else []
