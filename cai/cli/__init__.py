@@ -21,6 +21,7 @@ from cai.cli import (
     eval_,
     import_,
     init,
+    plan,
     report_,
     run,
     show,
@@ -54,6 +55,7 @@ app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
 app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)
 app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
+app.command("plan", rich_help_panel=RUNS)(plan.plan)
 app.command("status", rich_help_panel=RUNS)(status.status)
 app.command("generate", rich_help_panel=STAGES)(run.generate)
 app.command("label", rich_help_panel=STAGES)(run.label)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cai.cli.quantities import duration
 from cai.cli.terminal import visible
 from cai.pipeline import Plan
 
@@ -38,7 +39,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         out.print(Text(visible(f"  {row.uid}{replica}: {row.stage}: {row.why}")))
     if len(plan.rows) > SHOWN_ROWS:
         out.print(Text(f"  … and {len(plan.rows) - SHOWN_ROWS} more; --json lists all."))
-    known = _duration(plan.known_seconds)
+    known = duration(plan.known_seconds)
     unknown = ", ".join(plan.unknown)
     told = f"at least {known}; nothing of {unknown} has been made in this folder yet" if unknown else known
     out.print(Text(f"Expected time: {told}; without loading models.", style="bold"))
@@ -76,8 +77,3 @@ def _calls(plan: Plan) -> Table:
             seconds,
         )
     return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

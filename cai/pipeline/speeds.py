@@ -1,6 +1,6 @@
 """What a token costs on this machine, from watching engines at work; and what so many of them will take.
 
-Pure arithmetic. In a stretch of time, seconds = a · prompt tokens + b · slots + c · drawn tokens: a prompt token costs its share
+Pure arithmetic. In a stretch of time, seconds = a · prompt tokens + b · slots + c · drawn tokens: a prompt token costs a share
 of a prefill; a decoding step costs something for every slot, used or not, and something for every row in it. The three are
 found by least squares without negative costs, and how well they are known follows from what they leave unexplained.
 """
