@@ -60,7 +60,7 @@ def plan(
         typer.echo(json_.dumps(content, indent=1, ensure_ascii=False))
         return
     out = tables()
-    print_plan(found, out)
+    print_plan(found, out, times=forecast is None)
     print_footprint(size, out)
     if forecast is not None:
         print_forecast(forecast, out)

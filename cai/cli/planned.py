@@ -13,8 +13,8 @@ from cai.pipeline import Plan
 SHOWN_ROWS = 10
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Changes, stages, calls and the first rows; nothing of it has been done."""
+def print_plan(plan: Plan, console: Console | None = None, *, times: bool = True) -> None:
+    """Changes, stages, calls and the first rows; nothing of it has been done. `times`: as far as stored calls tell them."""
     out = console or Console(highlight=False)
     out.print(Text(f"Plan for {plan.folder}{'' if plan.begun else ' (a new run)'}; nothing was computed or written.", "bold"))
     if plan.begun:
@@ -30,7 +30,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         return
     out.print(_stages(plan))
     if any(each.calls or each.reused for each in plan.calls):
-        out.print(_calls(plan))
+        out.print(_calls(plan, times=times))
         out.print(Text("  ~: hangs on answers that are not there yet, and is guessed from the stored ones of its kind."))
     if plan.rows:
         out.print(Text(f"{len(plan.rows)} of {plan.all_rows} rows wait for a call", style="bold"))
@@ -39,6 +39,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         out.print(Text(visible(f"  {row.uid}{replica}: {row.stage}: {row.why}")))
     if len(plan.rows) > SHOWN_ROWS:
         out.print(Text(f"  … and {len(plan.rows) - SHOWN_ROWS} more; --json lists all."))
+    if not times:
+        return
     known = duration(plan.known_seconds)
     unknown = ", ".join(plan.unknown)
     told = f"at least {known}; nothing of {unknown} has been made in this folder yet" if unknown else known
@@ -59,10 +61,10 @@ def _stages(plan: Plan) -> Table:
     return table
 
 
-def _calls(plan: Plan) -> Table:
+def _calls(plan: Plan, *, times: bool) -> Table:
     table = Table(title="Model calls", title_justify="left", title_style="bold")
     table.add_column("kind")
-    for name in ("stored", "to make", "prompt tokens", "new tokens", "at most", "seconds"):
+    for name in ("stored", "to make", "prompt tokens", "new tokens", "at most", *(["seconds"] if times else [])):
         table.add_column(name, justify="right")
     for each in plan.calls:
         about = "" if each.certain == each.calls else "~"
@@ -74,6 +76,6 @@ def _calls(plan: Plan) -> Table:
             f"{about}{each.prompt_tokens}",
             f"~{each.new_tokens}" if each.new_tokens else "0",
             f"{about}{each.most_new_tokens}",
-            seconds,
+            *([seconds] if times else []),
         )
     return table

@@ -25,6 +25,8 @@ from cai.store import RunFolder
 from cai.store.canonical import fingerprint
 
 PILOT_ITEMS = 4
+PILOT_SHARE = 3.0
+"""The first few may take so many times as long as was asked for: before they are through, there is little to say."""
 LEAST_STRETCH_S = 0.3
 POLICY, FEEDBACK = 0, 1
 _BY_POLICY = ("draft", "evaluate")
@@ -93,7 +95,7 @@ class Forecast:
 
 
 def calibrate(session: Session, *, seconds: float, until: Stage = Stage.EVALUATE) -> Calibration:
-    """Make calls of the run for about so many seconds; fewer, where the run itself has no more to ask.
+    """Make calls of the run for about so many seconds after the first answer; fewer, where the run has no more to ask.
 
     Raises:
         ModelError: If a model cannot be used after all.
@@ -117,25 +119,30 @@ class _Calibrating:
             self._engines.append(session.feedback)
         self._stretches: list[Stretch] = []
         self._before: list[EngineStatistics] = []
-        self._at_s = self._began_s = time.monotonic()
+        self._at_s = time.monotonic()
+        self._first_s: float | None = None
+        """When the first answer came: before it, weights were read."""
+        self._patience_s = PILOT_SHARE * seconds
         self._batch_began: list[EngineStatistics] = []
 
     def run(self) -> Calibration:
         session, config = self._session, self._session.inputs.config
+        began_s = time.monotonic()
         # By their names' digests: the sample does not hang on the order of the rows, and is the same the next time.
         wanted = list(session.inputs.training_items)
         wanted.sort(key=lambda item: fingerprint([config.seed, "calibration", item.uid]))
         pilot, rest = wanted[:PILOT_ITEMS], wanted[PILOT_ITEMS:]
         self._start_batch()
         done = self._go(pilot)
-        pilot_s = time.monotonic() - self._began_s
+        pilot_s = self._worked_s()
         rows = len(pilot)
         left_s = self._seconds - pilot_s
+        self._patience_s = self._seconds
         if done == len(pilot) and rest and left_s > 0:
             fitting = round(left_s / max(pilot_s, 1e-3) * len(pilot))
             rows = max(len(pilot), min(fitting, config.engine.max_batch // config.loop.replicas, len(rest)))
             self._start_batch()
-            while rest and time.monotonic() - self._began_s < self._seconds:
+            while rest and self._worked_s() < self._seconds:
                 done += self._go(rest[:rows])
                 rest = rest[rows:]
         decoded = [
@@ -144,7 +151,7 @@ class _Calibrating:
         ]
         names = [str(config.policy), str(config.feedback_or_policy)][: len(self._engines)]
         return Calibration(
-            seconds=time.monotonic() - self._began_s,
+            seconds=time.monotonic() - began_s,
             items=done,
             names=tuple(names),
             speeds=fit(self._stretches, len(self._engines)),
@@ -178,10 +185,14 @@ class _Calibrating:
     def _note(self, stage: str, done: int, total: int) -> None:
         self._session.tell(f"calibrate: {stage}", done, total)
         now = time.monotonic()
+        self._first_s = self._first_s or now
         if now - self._at_s >= LEAST_STRETCH_S:
             self._look(now)
-        if now - self._began_s >= self._seconds:
+        if self._worked_s() >= self._patience_s:
             raise _TimeIsUpError
+
+    def _worked_s(self) -> float:
+        return 0.0 if self._first_s is None else time.monotonic() - self._first_s
 
     def _look(self, now: float) -> None:
         """Book the stretch since the last look to the engine that worked in it; one in which two did is nobody's."""
