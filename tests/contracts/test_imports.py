@@ -55,6 +55,7 @@ RUN_MAIN = "import contextlib; from cai.cli import main\nwith contextlib.suppres
         ["show", "--list"],
         ["show", "correct-false-claims", "--model", "none"],
         ["test", "--principle", "nowhere"],
+        ["status", "no-such-run"],
         ["config", "keys"],
         ["config", "show", "examples/demo.yaml"],
     ],
