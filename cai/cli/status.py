@@ -147,11 +147,14 @@ def _rows(standing: Standing) -> Table:
 def _calls(standing: Standing) -> Table:
     from rich.table import Table
 
+    from cai.store.heartbeat import StageCalls
+
     table = Table(title="Model calls, of all processes", title_justify="left", title_style="bold", box=None)
     table.add_column("kind")
     for name in ("calls", "failed", "tokens in", "tokens out", "in/s", "out/s"):
         table.add_column(name, justify="right")
-    lately = standing.heartbeat.figures.calls if standing.heartbeat is not None and standing.activity == "working" else {}
+    at_work = standing.heartbeat if standing.activity == "working" else None
+    lately = at_work.figures.calls if at_work is not None else dict[str, StageCalls]()
     for name, usage in standing.calls.items():
         now = lately.get(name)
         rates = [

@@ -126,7 +126,7 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
         ModelError: If a model cannot be used after all.
     """
     config = inputs.config
-    specs = {config.policy: None, config.feedback_or_policy: None}
+    specs = [config.policy, *([config.feedback_or_policy] if config.feedback_or_policy != config.policy else [])]
     shapes = [_Shape.of(open_model(spec)) for spec in specs]
     run_bytes = _run_bytes(plan, inputs)
     trainings = [(each, _settings(config, each.stage.value)) for each in plan.stages if each.trains]

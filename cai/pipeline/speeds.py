@@ -110,7 +110,7 @@ def fit(stretches: Sequence[Stretch], engines: int) -> Speeds | None:
     best: tuple[float, tuple[int, ...], Vector] | None = None
     for size in range(1, len(asked) + 1):
         for columns in combinations(asked, size):
-            found = np.linalg.lstsq(amounts[:, columns], seconds)[0]
+            found: Vector = np.linalg.lstsq(amounts[:, columns], seconds)[0].astype(np.float64)
             left = float(((seconds - amounts[:, columns] @ found) ** 2).sum())
             if (found >= 0).all() and (best is None or left < best[0] * (1 - 1e-9)):
                 best = left, columns, found
