@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cai.cli.quantities import between, calls_and_reuse, duration, failures, speed_and_memory
+from cai.cli.stage_table import counted
 from cai.cli.terminal import visible
 from cai.pipeline.events import Ended, Figures, ProgressEvent, RowsSettled, StageProgress
 
@@ -36,7 +37,8 @@ class PlainLines:
                     f"{event.phase}: rows {', '.join(f'{count:,} {name}' for name, count in event.rows.items() if count)}"
                 )
             case Ended():
-                pass  # the command says how it ended
+                parts = [*speed_and_memory(self._figures)[-1:], *calls_and_reuse(self._figures)]
+                self._write(f"{event.state}: {', '.join(parts)}")
 
     def message(self, text: str) -> None:
         """Something besides: on a line of its own."""
@@ -47,12 +49,10 @@ class PlainLines:
         if not event.ended and now - self._last.get(event.stage, -LINE_EVERY_S) < LINE_EVERY_S:
             return
         self._last[event.stage] = now
-        parts = [f"{event.stage:<20} {event.done:,}/{event.total:,}", duration(event.seconds)]
+        parts = [f"{event.stage:<20} {counted(event)}", duration(event.seconds)]
         parts += [f"{between(event.eta)} left"] if event.eta else []
         parts += [event.note] if event.note else []
-        parts += speed_and_memory(self._figures)
-        if event.ended:
-            parts += calls_and_reuse(self._figures)
+        parts += [] if event.ended else speed_and_memory(self._figures)
         failed = failures(self._figures)
         parts += [f"failed: {', '.join(failed)}"] if failed else []
         self._write(visible("  ".join(parts)))

@@ -25,7 +25,7 @@ def stage_table(stages: Sequence[StageProgress], figures: Figures, width: int, h
     What a narrow terminal has no room for is left out: first remarks, then bars, then times; names are cut.
     """
     shown = stages[-max(1, height - LINES_OF_FIGURES - 1) :]
-    counts = [f"{each.done:,}/{each.total:,}" for each in shown]
+    counts = [counted(each) for each in shown]
     times = [_time(each) if width >= NARROWEST else Text() for each in shown]
     bar_width = 0 if width < NARROW else 12 if width < WIDE else 30
     # Figures are shown whole or not at all: half a number is a wrong one.
@@ -49,12 +49,17 @@ def stage_table(stages: Sequence[StageProgress], figures: Figures, width: int, h
     return Group(*lines)
 
 
+def counted(stage: StageProgress) -> str:
+    """`3/9`; `3/9+` while more will come."""
+    return f"{stage.done:,}/{stage.total:,}{'+' if stage.growing else ''}"
+
+
 def _time(stage: StageProgress) -> Text:
-    if stage.ended or stage.done >= stage.total:
+    if stage.ended or (stage.done >= stage.total and not stage.growing):
         return Text(f"in {duration(stage.seconds)}", style="dim")
     return Text(f"{between(stage.eta)} left" if stage.eta else duration(stage.seconds))
 
 
 def _remark(stage: StageProgress) -> Text:
-    pace = f"{rate(stage.per_second)}/s" if stage.per_second is not None and stage.done < stage.total else ""
+    pace = f"{rate(stage.per_second)}/s" if stage.per_second is not None and (stage.growing or stage.done < stage.total) else ""
     return Text(visible("  ".join(part for part in (pace, stage.note) if part)), style="dim")

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pvariance
 from typing import Any
 
-from cai.engines.base import Engine, EngineStatistics
 from cai.loop import run_loop
 from cai.pipeline.generating import labelled
 from cai.pipeline.plans import Plan, PlannedCalls
@@ -21,7 +20,7 @@ from cai.pipeline.preflight import Inputs
 from cai.pipeline.session import Session
 from cai.pipeline.speeds import Seconds, Speeds, Stretch, Work, fit
 from cai.records import Item, RevisionRecord, Stage
-from cai.store import RunFolder
+from cai.store import MemoisedEngine, RunFolder, Usage
 from cai.store.canonical import fingerprint
 
 PILOT_ITEMS = 4
@@ -30,6 +29,8 @@ PILOT_SHARE = 3.0
 LEAST_STRETCH_S = 0.3
 POLICY, FEEDBACK = 0, 1
 _BY_POLICY = ("draft", "evaluate")
+SCORE = "score"
+"""The kind of call that is scored; every other one is drawn."""
 EXAMPLES = 1000
 
 
@@ -114,16 +115,16 @@ class _Calibrating:
         self._seconds = seconds
         self._label = label
         config = session.inputs.config
-        self._engines: list[Engine] = [session.policy]
+        self._engines: list[MemoisedEngine] = [session.policy]
         if config.feedback_or_policy != config.policy:
             self._engines.append(session.feedback)
         self._stretches: list[Stretch] = []
-        self._before: list[EngineStatistics] = []
+        self._before: list[_Amounts] = []
         self._at_s = time.monotonic()
         self._first_s: float | None = None
         """When the first answer came: before it, weights were read."""
         self._patience_s = PILOT_SHARE * seconds
-        self._batch_began: list[EngineStatistics] = []
+        self._batch_began: list[_Amounts] = []
 
     def run(self) -> Calibration:
         session, config = self._session, self._session.inputs.config
@@ -147,7 +148,7 @@ class _Calibrating:
                 rest = rest[rows:]
         decoded = [
             (now.row_steps - then.row_steps, now.slot_steps - then.slot_steps)
-            for now, then in zip(self._statistics(), self._batch_began, strict=True)
+            for now, then in zip(self._amounts(), self._batch_began, strict=True)
         ]
         names = [str(config.policy), str(config.feedback_or_policy)][: len(self._engines)]
         return Calibration(
@@ -196,29 +197,50 @@ class _Calibrating:
 
     def _look(self, now: float) -> None:
         """Book the stretch since the last look to the engine that worked in it; one in which two did is nobody's."""
-        statistics = self._statistics()
-        worked = [n for n, (one, two) in enumerate(zip(self._before, statistics, strict=True)) if _amount(one) != _amount(two)]
+        amounts = self._amounts()
+        worked = [n for n, (before, after) in enumerate(zip(self._before, amounts, strict=True)) if before != after]
         # The first stretch of an engine holds the reading of its weights.
-        if len(worked) == 1 and _amount(self._before[worked[0]]) != (0, 0, 0):
-            change = [b - a for a, b in zip(_amount(self._before[worked[0]]), _amount(statistics[worked[0]]), strict=True)]
-            self._stretches.append(Stretch(worked[0], now - self._at_s, *change))
-        self._before, self._at_s = statistics, now
+        if len(worked) == 1 and self._before[worked[0]] != _Amounts():
+            before, after = self._before[worked[0]], amounts[worked[0]]
+            self._stretches.append(
+                Stretch(
+                    worked[0],
+                    now - self._at_s,
+                    after.prompt_tokens - before.prompt_tokens,
+                    after.slot_steps - before.slot_steps,
+                    after.completion_tokens - before.completion_tokens,
+                    after.scored_tokens - before.scored_tokens,
+                )
+            )
+        self._before, self._at_s = amounts, now
 
     def _start_batch(self) -> None:
-        self._before = self._batch_began = self._statistics()
+        self._before = self._batch_began = self._amounts()
         self._at_s = time.monotonic()
 
-    def _statistics(self) -> list[EngineStatistics]:
-        return [engine.statistics() for engine in self._engines]
+    def _amounts(self) -> list[_Amounts]:
+        return [_Amounts.of(engine) for engine in self._engines]
 
     def _computed_share(self, number: int) -> float:
-        told = self._statistics()[number]
+        told = self._engines[number].statistics()
         asked = told.prompt_tokens + told.reused_tokens
         return told.prompt_tokens / asked if asked else 1.0
 
 
-def _amount(statistics: EngineStatistics) -> tuple[int, int, int]:
-    return statistics.prompt_tokens, statistics.slot_steps, statistics.completion_tokens
+@dataclass(frozen=True, slots=True)
+class _Amounts:
+    """What an engine has done so far."""
+
+    prompt_tokens: int = 0
+    slot_steps: int = 0
+    completion_tokens: int = 0
+    scored_tokens: int = 0
+    row_steps: int = 0
+
+    @classmethod
+    def of(cls, engine: MemoisedEngine) -> _Amounts:
+        told, scored = engine.statistics(), engine.usage().get(SCORE, Usage())
+        return cls(told.prompt_tokens, told.slot_steps, told.completion_tokens, scored.prompt_tokens, told.row_steps)
 
 
 def foretell(plan: Plan, inputs: Inputs, calibration: Calibration) -> Forecast:
@@ -245,6 +267,9 @@ def _work(
 ) -> Work:
     config = inputs.config
     engine = POLICY if len(calibration.names) == 1 or calls.name in _BY_POLICY else FEEDBACK
+    variance = _relative_variance(calls, plan, lengths)
+    if calls.name == SCORE:
+        return Work(engine, 0, 0, 0, calls.prompt_tokens, variance)
     rows = min(config.engine.max_batch, max(1, calls.calls))
     filled = (
         calibration.occupancy[engine] * config.engine.max_batch / max(1, min(calibration.rows_at_once, config.engine.max_batch))
@@ -255,7 +280,7 @@ def _work(
         calls.prompt_tokens * calibration.computed_share[engine],
         calls.new_tokens / occupancy if occupancy else 0.0,
         calls.new_tokens,
-        _relative_variance(calls, plan, lengths),
+        relative_variance=variance,
     )
 
 

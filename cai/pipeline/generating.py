@@ -88,9 +88,12 @@ def generate(session: Session) -> None:
     threads = len(items) * config.loop.replicas
 
     def tell(event: LoopEvent) -> None:
-        round_name = f" {event.round + 1}" if config.loop.rounds > 1 and event.stage != "draft" else ""
-        note = f"prompts {event.items_done} of {threads} finished" if threads > config.loop.chunk_items else ""
-        session.tell(f"{event.stage}{round_name}", event.done, event.total, note)
+        session.tell("rows", event.items_done, threads)
+        if event.stage == "draft":  # each row has one; how many of the others there are hangs on answers
+            session.tell("draft", event.done, threads)
+        else:
+            round_name = f" {event.round + 1}" if config.loop.rounds > 1 else ""
+            session.tell(f"{event.stage}{round_name}", event.done, event.total, growing=True)
 
     records: list[RevisionRecord] = []
     failures: list[FailureRecord] = []
@@ -100,6 +103,7 @@ def generate(session: Session) -> None:
             records.append(record)
         else:
             failures.append(record)
+    session.tell("rows", threads, threads)
     with folder.transaction():
         folder.reset_ledger()
         session.forget_after(Stage.GENERATE)
@@ -122,11 +126,12 @@ def label(session: Session) -> None:
     key = label_key(inputs, session.feedback, generated.fingerprint)
     if session.is_current(Stage.LABEL, key):
         return
+    several = folder.count_records(RecordKind.REVISION) > inputs.config.labels.chunk_items
     found = labelled(
         folder.records(RecordKind.REVISION, RevisionRecord),
         inputs,
         session.feedback,
-        lambda done, total, finished: session.tell("label", done, total, f"{finished} pairs finished" if finished else ""),
+        lambda done, total, _: session.tell("label", done, total, growing=several),
     )
     earlier = [f for f in folder.records(RecordKind.FAILURE, FailureRecord) if f.stage != Stage.LABEL]
     quality = label_quality(found.pairs, found.entries)

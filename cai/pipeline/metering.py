@@ -64,6 +64,7 @@ class _Line:
     done: int = 0
     total: int = 0
     note: str = ""
+    growing: bool = False
     earlier: int = 0
     """Units of chunks before the one in work: each chunk counts from 0."""
     seen: int = 0
@@ -129,8 +130,11 @@ class Meter:
             self._beat(state, problem)
             self._pass_on(Ended(state, problem))
 
-    def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units of a stage are finished. A stage that counts anew (a further chunk) adds to what it did."""
+    def tell(self, stage: str, done: int, total: int, note: str = "", *, growing: bool = False) -> None:
+        """`done` of `total` units of a stage are finished; `growing`: `total` is only what is known so far.
+
+        A stage that counts anew (a further chunk) adds to what it did.
+        """
         with self._lock:
             now = time.monotonic()
             line = self._lines.get(stage)
@@ -139,7 +143,8 @@ class Meter:
                 line = self._lines[stage] = _Line(stage, self._phase, max(self._phase_began_s, self._answered_s or 0.0))
             if done < line.done:
                 line.earlier += line.done
-            line.done, line.total, line.note, line.changed, line.told_s = done, line.earlier + total, note, True, now
+            line.done, line.total, line.note, line.growing = done, line.earlier + total, note, growing
+            line.changed, line.told_s = True, now
             if self._answered_s is not None:
                 self._longest_gap_s = max(self._longest_gap_s, now - self._answered_s)
             self._answered_s = now
@@ -193,10 +198,11 @@ class Meter:
             done=line.finished,
             total=line.total,
             note=line.note,
+            growing=line.growing and not line.ended,
             phase=line.phase,
-            seconds=(now if left and not line.ended else line.told_s) - line.began_s,
+            seconds=(now if (left or line.growing) and not line.ended else line.told_s) - line.began_s,
             per_second=None if line.ended else line.pace.per_second(now),
-            eta=None if line.ended else line.pace.remaining(left, now),
+            eta=None if line.ended or line.growing else line.pace.remaining(left, now),
             ended=line.ended,
         )
 
@@ -213,7 +219,7 @@ class Meter:
             now = time.monotonic()
             self._look(now)
             for line in self._lines.values():  # time goes by, also where nothing comes
-                if not line.ended and line.finished < line.total:
+                if not line.ended and (line.growing or line.finished < line.total):
                     self._pass_on(self._progress(line, now))
             self._figures = self._measured(now)
             self._pass_on(self._figures)

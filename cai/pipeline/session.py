@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from cai.engines.base import Engine
 from cai.engines.opening import open_engine
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
@@ -39,14 +38,14 @@ class Session:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
-    def policy(self) -> Engine:
+    def policy(self) -> MemoisedEngine:
         return self.engine(self.inputs.config.policy)
 
     @property
-    def feedback(self) -> Engine:
+    def feedback(self) -> MemoisedEngine:
         return self.engine(self.inputs.config.feedback_or_policy)
 
-    def engine(self, spec: ModelSpec) -> Engine:
+    def engine(self, spec: ModelSpec) -> MemoisedEngine:
         """The remembering engine of a model."""
         if spec not in self._engines:
             engine = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
@@ -70,9 +69,9 @@ class Session:
             self._engines.clear()
         return_free_memory()
 
-    def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
+    def tell(self, stage: str, done: int, total: int, note: str = "", *, growing: bool = False) -> None:
         """Say how far a stage is (see `Meter.tell`)."""
-        self.meter.tell(stage, done, total, note)
+        self.meter.tell(stage, done, total, note, growing=growing)
 
     def tell_rows(self, phase: Stage) -> None:
         """Say how the ledger stands after a phase."""

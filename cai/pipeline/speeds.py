@@ -1,8 +1,8 @@
 """What a token costs on this machine, from watching engines at work; and what so many of them will take.
 
-Pure arithmetic. In a stretch of time, seconds = a · prompt tokens + b · slots + c · drawn tokens: a prompt token costs a share
-of a prefill; a decoding step costs something for every slot, used or not, and something for every row in it. The three are
-found by least squares without negative costs, and how well they are known follows from what they leave unexplained.
+Pure arithmetic. In a stretch of time, seconds = a · prompt tokens + b · slots + c · drawn tokens + d · scored tokens: a prompt
+token costs a share of a prefill; a decoding step costs something for every slot, used or not, and something for every row in
+it; scoring is a prefill of another kind. The four are found by least squares without negative costs, and how well they are known follows from what they leave unexplained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = 3
+KINDS = 4
 T_90 = 1.645
 LEAST_STRETCHES = 6
 """Fewer tell nothing of how far they may be off."""
@@ -24,13 +24,14 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What one engine did in some time: `seconds` long; prompt tokens through the model, slots stepped, tokens drawn."""
+    """What one engine did in `seconds`: prompt tokens through the model, slots stepped, tokens drawn, tokens of scored prompts."""
 
     engine: int
     seconds: float
     prompt_tokens: int
     slot_steps: int
     completion_tokens: int
+    scored_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Work:
         prompt_tokens: Through the model.
         slot_steps: Slots stepped.
         completion_tokens: To be drawn.
+        scored_tokens: Of prompts whose continuations are scored.
         relative_variance: Of the whole amount: the square of its standard deviation over the amount itself.
     """
 
@@ -49,6 +51,7 @@ class Work:
     prompt_tokens: float
     slot_steps: float
     completion_tokens: float
+    scored_tokens: float = 0.0
     relative_variance: float = 0.0
 
 
@@ -63,7 +66,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """Costs of the three kinds of token, engine by engine, and their covariance."""
+    """Costs of the four kinds of token, engine by engine, and their covariance."""
 
     costs: Vector
     covariance: Vector
@@ -84,13 +87,13 @@ class Speeds:
 
     def completion_tokens_per_s(self, engine: int, occupancy: float) -> float | None:
         """Out of the model, with so large a share of its slots in use."""
-        _, slot, token = self.costs[KINDS * engine : KINDS * (engine + 1)]
+        _, slot, token, _ = self.costs[KINDS * engine : KINDS * (engine + 1)]
         cost = float(token) + (float(slot) / occupancy if occupancy > 0 else 0.0)
         return 1 / cost if cost > 0 else None
 
     def _amounts(self, work: Work) -> Vector:
         amounts = np.zeros_like(self.costs)
-        amounts[KINDS * work.engine : KINDS * (work.engine + 1)] = work.prompt_tokens, work.slot_steps, work.completion_tokens
+        amounts[KINDS * work.engine : KINDS * (work.engine + 1)] = _amounts(work)
         return amounts
 
 
@@ -101,8 +104,7 @@ def fit(stretches: Sequence[Stretch], engines: int) -> Speeds | None:
     """
     amounts = np.zeros((len(stretches), KINDS * engines))
     for row, each in enumerate(stretches):
-        at = KINDS * each.engine
-        amounts[row, at : at + KINDS] = each.prompt_tokens, each.slot_steps, each.completion_tokens
+        amounts[row, KINDS * each.engine : KINDS * (each.engine + 1)] = _amounts(each)
     seconds = np.array([each.seconds for each in stretches])
     asked = [column for column in range(KINDS * engines) if amounts[:, column].any()]
     if len(stretches) < max(LEAST_STRETCHES, len(asked) + 2):
@@ -120,6 +122,10 @@ def fit(stretches: Sequence[Stretch], engines: int) -> Speeds | None:
     costs[list(columns)] = found
     covariance[np.ix_(columns, columns)] = _covariance(amounts[:, columns], seconds, found)
     return Speeds(costs, covariance)
+
+
+def _amounts(of: Stretch | Work) -> tuple[float, float, float, float]:
+    return of.prompt_tokens, of.slot_steps, of.completion_tokens, of.scored_tokens
 
 
 def _covariance(amounts: Vector, seconds: Vector, costs: Vector) -> Vector:

@@ -33,12 +33,13 @@ class StageProgress:
     Args:
         stage: As people know it: `draft`, `critique 2`, `label`, `dpo training` …
         done: Units finished, those answered from the store among them.
-        total: Units known of so far; of a stage that is fed by another it grows.
+        total: Units known of.
+        growing: More of them will be known: the stage is fed by another that has not ended.
         note: A short remark, such as a loss.
         phase: The stage of the run that it belongs to (`generate`, `label` …); "" outside a run.
         seconds: Since it was first told of.
         per_second: Computed units a second, lately; None while too little has been computed to say.
-        eta: Until `total` is reached; None likewise, and when it is.
+        eta: Until `total` is reached; None likewise, when it is, and while it grows.
         ended: Nothing more will come.
     """
 
@@ -46,6 +47,7 @@ class StageProgress:
     done: int
     total: int
     note: str = ""
+    growing: bool = False
     phase: str = ""
     seconds: float = 0.0
     per_second: float | None = None
@@ -74,7 +76,7 @@ class Figures:
         elapsed_s: Since the process began to work on the run.
         calls: Computed calls by kind, with those that were remembered.
         failed_calls: `kind: cause` → calls that failed, remembered ones included.
-        prompt_tokens: Prompt tokens that went through a model.
+        prompt_tokens: Prompt tokens that went through a model, scored ones not counted.
         reused_tokens: Prompt tokens whose keys and values were there already.
         completion_tokens: Tokens drawn.
         prompt_tokens_per_s: Into models; None where the phase has asked none.

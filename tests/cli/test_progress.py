@@ -184,8 +184,9 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path, cai: Cai) -> N
     done = cai("generate", write_run(tmp_path, 20))
     assert done.code == 3
     assert "\x1b" not in done.err
-    assert re.search(r"^draft +21/21  \d+ s  .*calls \d+ made", done.err, re.MULTILINE), done.err
+    assert re.search(r"^draft +21/21  \d+ s", done.err, re.MULTILINE), done.err
     assert re.search(r"^generate: rows 1 failed, 20 pending$", done.err, re.MULTILINE), done.err
+    assert re.search(r"^finished: memory .*, calls \d+ made, 0 remembered", done.err, re.MULTILINE), done.err
     assert "failed: 1 draft: prompt_too_long" in done.err
 
 
