@@ -2,7 +2,8 @@
 
 Pure arithmetic. In a stretch of time, seconds = a · prompt tokens + b · slots + c · drawn tokens + d · scored tokens: a prompt
 token costs a share of a prefill; a decoding step costs something for every slot, used or not, and something for every row in
-it; scoring is a prefill of another kind. The four are found by least squares without negative costs, and how well they are known follows from what they leave unexplained.
+it; scoring is a prefill of another kind. The four are found by least squares without negative costs, and how well they are
+known follows from what they leave unexplained.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What one engine did in `seconds`: prompt tokens through the model, slots stepped, tokens drawn, tokens of scored prompts."""
+    """What one engine did in `seconds`: prompt tokens through it, slots stepped, tokens drawn, tokens of scored prompts."""
 
     engine: int
     seconds: float
