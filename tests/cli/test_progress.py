@@ -83,7 +83,7 @@ def on_a_terminal(*arguments: object, **extra: str) -> Iterator[Terminal]:
         os.close(ours)
 
 
-def until(wanted: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(wanted: Callable[[], Any], seconds: float = 240.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := wanted():
@@ -167,7 +167,7 @@ def test_on_a_terminal_the_table_keeps_to_its_width_and_results_stay_on_stdout(t
     with on_a_terminal("generate", config, NO_COLOR="1") as terminal:
         assert terminal.process.stdout is not None
         out = terminal.process.stdout.read().decode()
-        assert terminal.process.wait(60) == 3
+        assert terminal.process.wait(240) == 3
         until(lambda: "21/21" in terminal.text)
     assert "What became of 21 input rows" in out
     assert "\x1b" not in out
