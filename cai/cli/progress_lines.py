@@ -37,8 +37,8 @@ class PlainLines:
                     f"{event.phase}: rows {', '.join(f'{count:,} {name}' for name, count in event.rows.items() if count)}"
                 )
             case Ended():
-                parts = [*speed_and_memory(self._figures)[-1:], *calls_and_reuse(self._figures)]
-                self._write(f"{event.state}: {', '.join(parts)}")
+                parts = [*speed_and_memory(self._figures)[-1:], *calls_and_reuse(self._figures), *self._failed()]
+                self._write(visible(f"{event.state}: {', '.join(parts)}"))
 
     def message(self, text: str) -> None:
         """Something besides: on a line of its own."""
@@ -53,9 +53,11 @@ class PlainLines:
         parts += [f"{between(event.eta)} left"] if event.eta else []
         parts += [event.note] if event.note else []
         parts += [] if event.ended else speed_and_memory(self._figures)
-        failed = failures(self._figures)
-        parts += [f"failed: {', '.join(failed)}"] if failed else []
-        self._write(visible("  ".join(parts)))
+        self._write(visible("  ".join([*parts, *self._failed()])))
+
+    def _failed(self) -> list[str]:
+        causes = failures(self._figures)
+        return [f"failed: {', '.join(causes)}"] if causes else []
 
 
 class JsonLines:
