@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from constitution.nearest import nearest
+
+_SHOWN_IDS = 40
 
 
 class CaiError(Exception):
@@ -32,6 +36,33 @@ class ProblemList(CaiError):
 
 class ConfigError(CaiError):
     """A run configuration that cannot be used."""
+
+
+class UnknownPrincipleError(ConfigError):
+    """A principle is asked for that the constitution in use does not hold. The hint names the nearest one, else those there are.
+
+    Args:
+        name: The id that was given.
+        known: The ids of the principles in use.
+        key: The setting that names it, where it is one.
+        advice: What can be done besides naming another.
+    """
+
+    def __init__(self, name: str, known: Sequence[str], *, key: str = "", advice: str = "") -> None:
+        near = nearest(name, known)
+        shown = ", ".join(sorted(known)[:_SHOWN_IDS])
+        more = f" and {len(known) - _SHOWN_IDS} more" if len(known) > _SHOWN_IDS else ""
+        told = f"did you mean `{near}`?" if near else f"there are {shown}{more}"
+        super().__init__(
+            f"{f'`{key}`: ' if key else ''}there is no principle `{name}` here", f"{told}{advice and f'; {advice}'}"
+        )
+
+
+def unknown_principles(names: Iterable[str], known: Iterable[str], *, key: str = "") -> list[CaiError]:
+    """A problem for each of `names` that is not among `known`, in their order; `key` as in `UnknownPrincipleError`."""
+    ids = tuple(known)
+    held = frozenset(ids)
+    return [UnknownPrincipleError(name, ids, key=key) for name in dict.fromkeys(names) if name not in held]
 
 
 class ModelError(CaiError):

@@ -7,11 +7,11 @@ file of the machine. A link that is named itself is followed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from constitution.errors import PrincipleFileError
+from constitution.nearest import nearest
 
 SUFFIXES = frozenset({".yaml", ".yml", ".md"})
 NOT_PRINCIPLES = frozenset({"readme.md"})
@@ -71,8 +71,8 @@ def _named(given: str | Path, errors: list[PrincipleFileError]) -> Iterable[Path
     elif path.exists():
         errors.append(PrincipleFileError(text, 0, 0, "neither a file nor a folder", "name a file", "C102"))
     else:
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
-        hint = f"did you mean {path.with_name(near[0])}?" if near else f"`{SHIPPED}` takes the principles that come along"
+        near = nearest(path.name, _names_beside(path))
+        hint = f"did you mean {path.with_name(near)}?" if near else f"`{SHIPPED}` takes the principles that come along"
         errors.append(PrincipleFileError(text, 0, 0, "there is no such file or folder", hint, "C101"))
 
 

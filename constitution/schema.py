@@ -99,6 +99,11 @@ class Constitution(_Frozen):
     def fingerprint(self) -> str:
         return _digest([principle.fingerprint for principle in self.principles])
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The principles' ids, in order."""
+        return tuple(principle.id for principle in self.principles)
+
     def by_id(self, principle_id: str) -> Principle:
         """The principle of that id.
 

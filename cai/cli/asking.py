@@ -10,7 +10,7 @@ import typer
 
 from cai.authoring.previews.cases import Case, case_of, find_item
 from cai.authoring.previews.stages import STAGES, PreviewSettings, PreviewStage
-from cai.errors import ConfigError
+from cai.errors import ProblemList, unknown_principles
 from constitution.loading import load_constitution
 from constitution.schema import Constitution, Principle
 
@@ -170,11 +170,8 @@ def question_of(wanted: Wanted) -> Question:
     config = read_config(wanted.config, wanted.settings).config
     constitution = load_constitution(wanted.constitution or config.constitution)
     if config.principles and not wanted.constitution:
-        known = {principle.id for principle in constitution.principles}
-        if unknown := [name for name in config.principles if name not in known]:
-            raise ConfigError(
-                f"`principles`: no principle {', '.join(unknown)} in use", f"there are {', '.join(sorted(known))}"
-            )
+        if unknown := unknown_principles(config.principles, constitution.ids, key="principles"):
+            raise ProblemList(f"{wanted.config} cannot be used:", unknown)
         constitution = constitution.select(config.principles)
     return Question(wanted, constitution, config)
 

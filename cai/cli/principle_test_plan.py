@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
 from collections.abc import Generator
@@ -15,7 +14,7 @@ from cai.cli.feedback import feedback_of
 from cai.cli.try_ import EMBEDDED
 from cai.config import RunConfig, read_config
 from cai.config.settings import EngineSettings
-from cai.errors import CaiError, ConfigError, ProblemList, StoreError
+from cai.errors import CaiError, ConfigError, ProblemList, StoreError, unknown_principles
 from cai.labels.settings import LabelSettings
 from cai.models.caching import cache_folder
 from cai.models.checking import check_model
@@ -77,7 +76,7 @@ def plan_tests(
     except ConstitutionError as error:
         problems += [ConfigError(str(each)) for each in error.errors]
     if constitution is not None:
-        unknown = _unknown(constitution, ids)
+        unknown = unknown_principles(ids, constitution.ids)
         problems += unknown
         if not unknown:
             constitution = constitution.select(tuple(ids)) if ids else constitution
@@ -96,17 +95,6 @@ def _config(path: Path | None, problems: list[CaiError]) -> RunConfig | None:
     except ProblemList as error:
         problems += error.problems
         return None
-
-
-def _unknown(constitution: Constitution, ids: list[str]) -> list[CaiError]:
-    known = [principle.id for principle in constitution.principles]
-    problems: list[CaiError] = []
-    for name in ids:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
-            problems.append(ConfigError(f"there is no principle `{name}` here", hint))
-    return problems
 
 
 def _nothing_to_test(constitution: Constitution, text: str) -> CaiError:

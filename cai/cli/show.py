@@ -111,15 +111,10 @@ def _contexts(text: str | None) -> tuple[int, ...]:
 
 
 def _find(constitution: Constitution, principle_id: str) -> Principle:
-    import difflib
+    from cai.errors import UnknownPrincipleError
 
-    from cai.errors import ConfigError
-
-    known = [principle.id for principle in constitution.principles]
-    if principle_id not in known:
-        near = difflib.get_close_matches(principle_id, known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`cai show --list` lists them"
-        raise ConfigError(f"there is no principle `{principle_id}` here", hint)
+    if principle_id not in constitution.ids:
+        raise UnknownPrincipleError(principle_id, constitution.ids, advice="`cai show --list` lists them")
     return constitution.by_id(principle_id)
 
 

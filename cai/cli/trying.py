@@ -8,7 +8,7 @@ from cai.cli.feedback import feedback_of
 from cai.config.settings import EngineSettings
 from cai.engines.base import SamplingParams
 from cai.engines.opening import open_engine
-from cai.errors import CaiError, ConfigError, ProblemList
+from cai.errors import CaiError, ConfigError, ProblemList, unknown_principles
 from cai.loop import GateSettings, LoopSettings, gate_problems, run_loop
 from cai.models.checking import check_model
 from cai.models.spec import ModelSpec
@@ -50,10 +50,7 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         *check_model(policy_spec),
         *([] if feedback_spec == policy_spec else check_model(feedback_spec)),
     ]
-    known = [principle.id for principle in constitution.principles]
-    problems += [
-        ConfigError(f"no principle `{name}`", f"there are {', '.join(known)}") for name in trial.principles if name not in known
-    ]
+    problems += unknown_principles(trial.principles, constitution.ids)
     if trial.gate is not None:
         problems += gate_problems(trial.gate, constitution)
     if not trial.prompt.strip():

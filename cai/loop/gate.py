@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cai.engines.base import Engine, RequestFailure
-from cai.errors import ConfigError
+from cai.errors import UnknownPrincipleError
 from cai.loop.settings import GateSettings
 from cai.records import GateCheck, GateRole, GateRuling, RejectedRevision
 from cai.verdicts import Judged, VerdictOdds, judge
@@ -67,14 +67,16 @@ Redraw: TypeAlias = Callable[[Sequence[int], int], Mapping[int, Candidate]]
 """(positions of cases, number of the retry) → new candidates; a case that failed meanwhile is left out."""
 
 
-def gate_problems(settings: GateSettings, constitution: Constitution) -> list[ConfigError]:
+def gate_problems(settings: GateSettings, constitution: Constitution) -> list[UnknownPrincipleError]:
     """The principles that the settings name and that are not in `constitution`, each with what to set."""
-    known = sorted(principle.id for principle in constitution.principles)
+    known = constitution.ids
     sides = {"helpfulness": "for helpfulness", "harm": "against harm"}
     return [
-        ConfigError(
-            f"`loop.gate.{role}`: no principle {identity} in use",
-            f"name the one that speaks {sides[role]}, or set it to null to do without; there are {', '.join(known)}",
+        UnknownPrincipleError(
+            identity,
+            known,
+            key=f"loop.gate.{role}",
+            advice=f"name the one that speaks {sides[role]}, or set it to null to do without",
         )
         for role, identity in _named(settings)
         if identity is not None and identity not in known

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cai.config.settings import RunConfig
 from cai.data.prompts import read_items
-from cai.errors import CaiError, ConfigError, ProblemList
+from cai.errors import CaiError, ConfigError, ProblemList, unknown_principles
 from cai.loop import gate_problems
 from cai.models.checking import check_model, check_trainable
 from cai.records import FailureRecord, Item
@@ -98,10 +98,8 @@ def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution |
 
 def _known(key: str, ids: Sequence[str], constitution: Constitution, problems: list[CaiError]) -> bool:
     """Whether all these principles are among those in use; says which are not."""
-    known = sorted(principle.id for principle in constitution.principles)
-    unknown = [name for name in ids if name not in known]
-    if unknown:
-        problems.append(ConfigError(f"`{key}`: no principle {', '.join(unknown)} in use", f"there are {', '.join(known)}"))
+    unknown = unknown_principles(ids, constitution.ids, key=key)
+    problems += unknown
     return not unknown
 
 

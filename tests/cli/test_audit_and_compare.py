@@ -106,4 +106,4 @@ def test_a_gate_whose_principles_a_side_lacks_is_refused_before_a_model_loads(ca
     )
     assert done.code == 1
     for side in "AB":
-        assert f"{side} (rules): `loop.gate.helpfulness`: no principle absent in use" in done.err
+        assert f"{side} (rules): `loop.gate.helpfulness`: there is no principle `absent` here" in done.err

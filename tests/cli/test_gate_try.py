@@ -42,7 +42,7 @@ def test_a_constitution_without_the_gates_principles_is_told_what_to_set(cai: Ca
     (tmp_path / "mine.md").write_text("- Be brief.\n")
     shown = cai("try", "Hello", "--model", llama, "-c", tmp_path / "mine.md", "--gate")
     assert shown.code == 1
-    assert "`loop.gate.helpfulness`: no principle help-harmless-requests in use" in shown.err
+    assert "`loop.gate.helpfulness`: there is no principle `help-harmless-requests` here" in shown.err
     assert "`loop.gate.harm`" in shown.err
     wrong = cai("try", "Hello", "--set", "on_reject=drop")
     assert wrong.code == 1

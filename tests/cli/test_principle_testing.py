@@ -190,7 +190,13 @@ def test_everything_wrong_is_told_at_once_before_a_model_is_read(cai: Cai, folde
     )
     assert done.code == 1
     assert done.out == ""
-    for told in ("no principle `kindd`", "did you mean `kind`?", "./nowhere", "is a folder", "--no-cache are both given"):
+    for told in (
+        "there is no principle `kindd` here",
+        "did you mean `kind`?",
+        "./nowhere",
+        "is a folder",
+        "--no-cache are both given",
+    ):
         assert told in done.err
     assert not (folder / "c").exists()
 

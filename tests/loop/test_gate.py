@@ -472,8 +472,8 @@ def test_what_the_gate_turned_down_is_neither_the_final_text_nor_learned(
 def test_principles_that_are_not_there_are_named_with_the_setting_to_change() -> None:
     problems = gate_problems(GateSettings(harm="kind"), ONE)
     assert [str(each) for each in problems] == [
-        "`loop.gate.helpfulness`: no principle help-harmless-requests in use\n"
-        "  → name the one that speaks for helpfulness, or set it to null to do without; there are kind"
+        "`loop.gate.helpfulness`: there is no principle `help-harmless-requests` here\n"
+        "  → there are kind; name the one that speaks for helpfulness, or set it to null to do without"
     ]
     assert not gate_problems(GateSettings(helpfulness=None, harm=None), ONE)
 

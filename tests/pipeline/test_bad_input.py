@@ -144,5 +144,5 @@ def test_a_judging_principle_that_is_not_in_use_is_refused_and_one_missing_model
         labels={"principles": ["own-limits"]},
     )
     text = refused(config)
-    assert "`labels.principles`: no principle own-limits in use" in text
+    assert "`labels.principles`: there is no principle `own-limits` here" in text
     assert text.count("there is no such folder") == 1

@@ -147,8 +147,8 @@ def test_principles_of_the_gate_that_are_not_in_use_are_told_before_a_model_load
     with pytest.raises(CaiError) as caught:
         read_inputs(read_config(config, (), {}).config)
     text = str(caught.value)
-    assert "`loop.gate.helpfulness`: no principle help-harmless-requests in use" in text
-    assert "`loop.gate.harm`: no principle nothing in use" in text
+    assert "`loop.gate.helpfulness`: there is no principle `help-harmless-requests` here" in text
+    assert "`loop.gate.harm`: there is no principle `nothing` here" in text
     assert "no-model" in text, "what else is wrong is said as well"
 
 
