@@ -39,7 +39,7 @@ class ConfigError(CaiError):
 
 
 class UnknownPrincipleError(ConfigError):
-    """A principle is asked for that the constitution in use does not hold. The hint names the nearest one, else those there are.
+    """A principle is asked for that the constitution in use does not hold. The hint names the nearest one, or those there are.
 
     Args:
         name: The id that was given.

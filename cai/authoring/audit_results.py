@@ -34,6 +34,9 @@ class PrincipleAudit(_Frozen):
     mended: int
     """Of these, the ones it is then content with (log-odds of "nothing to change" above 0)."""
     failed: int
+    """Rows on which it could not be asked or could not revise: drafts, and revisions of the other principles (so it may exceed
+    the drafts). They are in none of the counts above; verdicts on its own revisions that failed are in `AuditResult.failures`
+    only."""
     redundant: bool
     """It fires, and some other principle fires on every row it fires on: without it no draft would pass that now does not."""
     nearest: str

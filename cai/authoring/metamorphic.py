@@ -38,9 +38,9 @@ class Kept(StrEnum):
     HOLDS = "holds"
     BROKEN = "broken"
     UNDECIDED = "undecided"
-    """The verdict is gone: the margin has fallen below the threshold."""
+    """The verdict is gone: the margin has fallen below the threshold, or by letters the judge names one place in both orders."""
     NOT_APPLICABLE = "not applicable"
-    """The test has no verdict to keep, or there is nothing to change in it."""
+    """The test has no verdict to keep (it is undecided, or by letters position-biased), or there is nothing to change in it."""
     ERROR = "error"
 
 
@@ -140,6 +140,17 @@ def same_slot(judgement: Judgement, min_margin_nats: float) -> bool:
     return first * second < 0 and max(abs(first), abs(second)) >= min_margin_nats
 
 
+def position_biased(answer: Answer, method: Method, min_margin_nats: float) -> bool:
+    """Whether it was judged by letters, and `same_slot` holds."""
+    return method == "letters" and not isinstance(answer.outcome, RequestFailure) and same_slot(answer.outcome, min_margin_nats)
+
+
+def verdict(answer: Answer, method: Method, min_margin_nats: float) -> int:
+    """1: `better`, −1: `worse`, 0: neither. By letters, a judge that names one place in both orders says nothing of the replies,
+    whatever is left of its margin."""
+    return 0 if position_biased(answer, method, min_margin_nats) else answer.preferred(min_margin_nats)
+
+
 def check_swap(source: Answer, min_margin_nats: float) -> Check:
     """`SWAPPED`, read from the two orders of one comparison."""
     if isinstance(source.outcome, RequestFailure):
@@ -151,13 +162,16 @@ def check_swap(source: Answer, min_margin_nats: float) -> Check:
     return Check(SWAPPED, Kept.HOLDS if decided else Kept.UNDECIDED, source)
 
 
-def check_change(relation: Relation, source: Answer, changed: Answer, min_margin_nats: float) -> Check:
-    """Whether a change kept the verdict of its source."""
+def check_change(relation: Relation, method: Method, source: Answer, changed: Answer, min_margin_nats: float) -> Check:
+    """Whether a change kept the verdict of its source. Where the source has none, nothing can be said: not applicable."""
     if isinstance(changed.outcome, RequestFailure):
         return Check(relation, Kept.ERROR, changed, f"{changed.outcome.cause}: {changed.outcome.detail}")
-    before, after = source.preferred(min_margin_nats), changed.preferred(min_margin_nats)
+    before, after = (verdict(each, method, min_margin_nats) for each in (source, changed))
     if before == 0:
-        return Check(relation, Kept.NOT_APPLICABLE, changed, "the test itself has no verdict")
+        biased = position_biased(source, method, min_margin_nats)
+        note = f"the test itself {'is position-biased' if biased else 'has no verdict'}"
+        return Check(relation, Kept.NOT_APPLICABLE, changed, note)
     if after == 0:
-        return Check(relation, Kept.UNDECIDED, changed)
+        biased = position_biased(changed, method, min_margin_nats)
+        return Check(relation, Kept.UNDECIDED, changed, "position-biased after the change" if biased else "")
     return Check(relation, Kept.HOLDS if after == before else Kept.BROKEN, changed)

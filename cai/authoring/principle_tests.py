@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cai.authoring.judgements import Answer, Judge, OnJudged, Question
-from cai.authoring.metamorphic import Check, Kept, Relation, check_change, check_swap, same_slot
+from cai.authoring.metamorphic import Check, Kept, Relation, check_change, check_swap, position_biased, verdict
 from cai.engines.base import RequestFailure
 from cai.evaluation.statistics import Interval, wilson_interval
 from cai.records import Method
@@ -158,7 +158,7 @@ def run_tests(
         answer = next(rest)
         changed = {relation.name: next(rest) for relation, _ in changes}
         checks = tuple(
-            _check(relation, answer, changed.get(relation.name), min_margin_nats)
+            _check(relation, method, answer, changed.get(relation.name), min_margin_nats)
             for relation in relations
             if source.method in relation.methods
         )
@@ -176,21 +176,21 @@ def _changed(source: Question, relations: Iterable[Relation]) -> list[tuple[Rela
     return found
 
 
-def _check(relation: Relation, source: Answer, changed: Answer | None, min_margin_nats: float) -> Check:
+def _check(relation: Relation, method: Method, source: Answer, changed: Answer | None, min_margin_nats: float) -> Check:
     if relation.change is None:
         return check_swap(source, min_margin_nats)
     if changed is None:
         return Check(relation, Kept.NOT_APPLICABLE, note="nothing to change in this test")
-    return check_change(relation, source, changed, min_margin_nats)
+    return check_change(relation, method, source, changed, min_margin_nats)
 
 
 def result_of(answer: Answer, method: Method, min_margin_nats: float) -> Result:
     """What a judgement makes of its test."""
     if isinstance(answer.outcome, RequestFailure):
         return Result.ERROR
-    if method == "letters" and same_slot(answer.outcome, min_margin_nats):
+    if position_biased(answer, method, min_margin_nats):
         return Result.BIASED
-    return {1: Result.PASSED, 0: Result.UNDECIDED, -1: Result.FAILED}[answer.preferred(min_margin_nats)]
+    return {1: Result.PASSED, 0: Result.UNDECIDED, -1: Result.FAILED}[verdict(answer, method, min_margin_nats)]
 
 
 def tally(tested: Iterable[CaseReport]) -> Tally:

@@ -64,7 +64,8 @@ def principle_tests(
     """Is each test of each principle judged as its author says? Exit code 4 if not, 3 if requests failed.
 
     Judged calls are kept by what determines them, so a second run judges only what an edit has changed. Metamorphic relations
-    (on by default: they about double the calls) are reported beside the results.
+    (on by default: they about double the calls) are reported beside the results; n/a where the test itself is undecided or
+    position-biased, and so has no verdict to keep.
     """
     from cai.cli.principle_test_plan import opened_cache, plan_tests
 

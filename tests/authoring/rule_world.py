@@ -49,13 +49,13 @@ def feedback_answer(request: GenerationRequest) -> str:
     return f"It asks to {rule}. " + (NOTHING_TO_CHANGE if follows(rule, reply) else f"{FAULT} it does not.")
 
 
-def _score(request: ScoreRequest) -> Sequence[float]:
+def feedback_score(request: ScoreRequest) -> Sequence[float]:
     kept = follows(*_rule_and_reply(request))
     return (-0.1, -2.0) if kept else (-2.0, -0.1)
 
 
 def feedback() -> ScriptedEngine:
-    return ScriptedEngine(feedback_answer, _score, name="rules")
+    return ScriptedEngine(feedback_answer, feedback_score, name="rules")
 
 
 def policy(drafts: dict[str, str]) -> ScriptedEngine:

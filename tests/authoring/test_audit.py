@@ -8,11 +8,11 @@ from itertools import combinations, permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rule_world import constitution, feedback, feedback_answer, follows, mend, policy
+from rule_world import constitution, feedback, feedback_answer, feedback_score, follows, mend, policy
 
 from cai.authoring.audit import AuditSettings, audit, sample_items
 from cai.authoring.audit_results import AuditResult
-from cai.engines.base import RequestFailure, ScoreRequest
+from cai.engines.base import GenerationRequest, RequestFailure, ScoreRequest
 from cai.engines.scripted import ScriptedEngine
 from cai.loop import LoopSettings
 from cai.records import Item
@@ -113,6 +113,24 @@ def test_a_failed_call_is_counted_and_leaves_its_row_out() -> None:
     found = audit(items, constitution("forbid b"), broken, feedback(), LoopSettings(), AuditSettings(), seed=0)
     assert (found.failures, found.principles[0].applies, found.groups[0].rows) == (1, 1, 1)
     assert found.groups[0].bad is None
+
+
+def test_a_principle_that_could_not_be_asked_says_on_how_many_rows_and_counts_none_of_them() -> None:
+    """`failed` holds the drafts and the other principles' revisions alike; nothing of these rows is in the other figures."""
+    drafts = {"q0": "a b", "q1": "b", "q2": "c"}
+    items = [Item(uid=f"i{n}", messages=(user(prompt),)) for n, prompt in enumerate(drafts)]
+
+    def answer(request: GenerationRequest) -> str | RequestFailure:
+        critic_of_b = "[[forbid b]]" in request.messages[-1].content and request.messages[-2].content == "b"
+        return RequestFailure("connection_lost", "nobody there") if critic_of_b else feedback_answer(request)
+
+    critic = ScriptedEngine(answer, feedback_score, name="rules")
+    rules = constitution("forbid a", "forbid b")
+    found = audit(items, rules, policy(drafts), critic, LoopSettings(), AuditSettings(), seed=0)
+    first, second = found.principles
+    assert (first.failed, first.applies, first.fired) == (0, 3, 1)
+    assert (second.failed, second.applies, second.fired) == (2, 2, 1)  # the draft of q1, and what the first made of q0
+    assert found.failures == 2
 
 
 def test_a_pair_is_asked_about_no_more_rows_than_allowed() -> None:

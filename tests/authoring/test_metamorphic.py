@@ -12,7 +12,7 @@ from scripted_judges import by_letters, pointwise
 
 from cai.authoring.judgements import Judge, Question
 from cai.authoring.metamorphic import PADDING, POLITE_PHRASE, RELATIONS, Kept, padded, polite
-from cai.authoring.principle_tests import CaseReport, cases_of, run_tests
+from cai.authoring.principle_tests import CaseReport, Result, cases_of, run_tests
 from cai.engines.base import Engine, RequestFailure
 from cai.records import Method
 from cai.store import RunFolder
@@ -99,19 +99,36 @@ def test_a_judge_that_reads_the_content_keeps_every_relation(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("bias", "broken"),
     [
-        (lambda a, b, _: 9.0, {"swapped"}),
         (lambda a, b, labels: -2 * (goodness(a) - goodness(b)) if labels == ("1", "2") else 0.0, {"labels 1/2"}),
         (lambda a, b, labels: -2 * (goodness(a) - goodness(b)) if labels == ("X", "Y") else 0.0, {"labels X/Y"}),
         (lambda a, b, _: 5.0 * (a.count("Thank") - b.count("Thank")), {"polite worse"}),
         (lambda a, b, _: 5.0 * (a.count(".") - b.count(".")) * ("Thank" not in a + b), {"padded worse"}),
     ],
-    ids=["position", "digits", "late letters", "politeness", "verbosity"],
+    ids=["digits", "late letters", "politeness", "verbosity"],
 )
 def test_each_bias_breaks_the_relation_that_looks_for_it(
     bias: Callable[[str, str, tuple[str, str]], float], broken: set[str], tmp_path: Path
 ) -> None:
     report = tried(by_letters(lambda a, b, labels: goodness(a) - goodness(b) + bias(a, b, labels)), tmp_path / "c")
     assert outcomes(report) == ALL_HOLD | dict.fromkeys(broken, Kept.BROKEN)
+
+
+def test_a_position_biased_test_breaks_the_swap_and_has_no_verdict_that_a_change_could_keep(tmp_path: Path) -> None:
+    """What is left of such a margin once decided the other relations: an average of two answers that contradict each other."""
+    report = tried(by_letters(lambda a, b, _: goodness(a) - goodness(b) + 9.0), tmp_path / "c")
+    assert report.result is Result.BIASED
+    others = dict.fromkeys(LETTERS_NAMES[1:], Kept.NOT_APPLICABLE)
+    assert outcomes(report) == {"swapped": Kept.BROKEN} | others
+    assert {check.note for check in report.checks[1:]} == {"the test itself is position-biased"}
+
+
+def test_a_test_that_a_change_makes_position_biased_has_lost_its_verdict(tmp_path: Path) -> None:
+    report = tried(
+        by_letters(lambda a, b, labels: goodness(a) - goodness(b) + 9.0 * (labels == ("X", "Y"))), tmp_path / "c"
+    )
+    assert outcomes(report) == ALL_HOLD | {"labels X/Y": Kept.UNDECIDED}
+    (lost,) = [check for check in report.checks if check.outcome is Kept.UNDECIDED]
+    assert lost.note == "position-biased after the change"
 
 
 @pytest.mark.parametrize("method", ["pointwise", "letters"])
