@@ -123,9 +123,7 @@ def test_a_position_biased_test_breaks_the_swap_and_has_no_verdict_that_a_change
 
 
 def test_a_test_that_a_change_makes_position_biased_has_lost_its_verdict(tmp_path: Path) -> None:
-    report = tried(
-        by_letters(lambda a, b, labels: goodness(a) - goodness(b) + 9.0 * (labels == ("X", "Y"))), tmp_path / "c"
-    )
+    report = tried(by_letters(lambda a, b, labels: goodness(a) - goodness(b) + 9.0 * (labels == ("X", "Y"))), tmp_path / "c")
     assert outcomes(report) == ALL_HOLD | {"labels X/Y": Kept.UNDECIDED}
     (lost,) = [check for check in report.checks if check.outcome is Kept.UNDECIDED]
     assert lost.note == "position-biased after the change"
