@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError
 
+from constitution.nearest import nearest
 from constitution.schema import Constitution, Demonstration, Principle, PrincipleTest
 
 Loc: TypeAlias = tuple[str | int, ...]
@@ -20,6 +20,33 @@ _UNION_ARMS = frozenset({"constrained-str", "int", "float"})
 """Types that a parameter may have: pydantic reports each of them on its own."""
 _NOT_A_TEXT = frozenset({"string_type", "int_type", "float_type"})
 
+_ALIASES: Mapping[type[BaseModel], Mapping[str, str]] = {
+    Constitution: {"title": "name", "rules": "principles", "constitution": "principles", "about": "description"},
+    Principle: {
+        **dict.fromkeys(("text", "rule", "statement"), "principle"),
+        **dict.fromkeys(("name", "slug"), "id"),
+        **dict.fromkeys(("tags", "tag", "applies", "only_for"), "applies_to"),
+        **dict.fromkeys(("revision", "revise", "edit_request", "rewrite"), "revision_request"),
+        **dict.fromkeys(("critique", "critic", "criticise"), "critique_request"),
+        **dict.fromkeys(("question", "preference", "comparison"), "preference_question"),
+        **dict.fromkeys(("examples", "few_shot", "few_shots", "demos"), "demonstrations"),
+        **dict.fromkeys(("reason", "reasons", "why", "description"), "rationale"),
+        **dict.fromkeys(("params", "variables"), "parameters"),
+        **dict.fromkeys(("priority", "probability"), "weight"),
+    },
+    Demonstration: {
+        **dict.fromkeys(("input", "question", "user"), "prompt"),
+        **dict.fromkeys(("reply", "response", "answer", "output"), "draft"),
+        **dict.fromkeys(("critique_request", "criticism"), "critique"),
+        **dict.fromkeys(("revision_request", "revised", "revise"), "revision"),
+    },
+    PrincipleTest: {
+        **dict.fromkeys(("input", "question", "user"), "prompt"),
+        **dict.fromkeys(("good", "chosen", "correct"), "better"),
+        **dict.fromkeys(("bad", "rejected", "incorrect"), "worse"),
+    },
+}
+"""What people call the fields, here or in other systems."""
 
 _SHOWN_CHARS = 80
 MAX_GUESSES = 1000
@@ -35,8 +62,13 @@ class Explanation(NamedTuple):
     hint: str
 
 
-def explain(error: ValidationError) -> Iterable[Explanation]:
-    """Every problem; one for each place, however many ways it could be mended."""
+def explain(error: ValidationError, value: object = None) -> Iterable[Explanation]:
+    """Every problem; one for each place, however many ways it could be mended.
+
+    Args:
+        error: What pydantic says.
+        value: The data it says it about: a field that is given already is not what an unknown key means.
+    """
     seen: set[Loc] = set()
     for detail in error.errors(include_url=False):
         loc = tuple(part for part in detail["loc"] if part != "[key]")
@@ -46,7 +78,7 @@ def explain(error: ValidationError) -> Iterable[Explanation]:
             continue
         seen.add(loc)
         if detail["type"] == "extra_forbidden":
-            told = "C109", *_unknown_key(loc, guess=len(seen) <= MAX_GUESSES)
+            told = "C109", *_unknown_key(loc, _at(value, loc[:-1]), guess=len(seen) <= MAX_GUESSES)
         else:
             told = _tell(detail["type"], loc, detail["input"], detail.get("ctx", {}), detail["msg"])
         if told is not None:
@@ -80,10 +112,32 @@ def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: 
     return told
 
 
-def _unknown_key(loc: Loc, *, guess: bool) -> tuple[str, str]:
-    known = list(_model_at(loc[:-1]).model_fields)
-    near = difflib.get_close_matches(str(loc[-1])[:80], known, n=1) if guess else []
-    return f"unknown key {_name(loc)}", f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(known)}"
+def _unknown_key(loc: Loc, given: object, *, guess: bool) -> tuple[str, str]:
+    model = _model_at(loc[:-1])
+    held = cast("Mapping[str, object]", given) if isinstance(given, dict) else {}
+    meant = meant_field(model, str(loc[-1]), held) if guess else None
+    return f"unknown key {_name(loc)}", f"did you mean `{meant}`?" if meant else f"keys here: {', '.join(model.model_fields)}"
+
+
+def meant_field(model: type[BaseModel], key: str, given: Container[str]) -> str | None:
+    """The field that an unknown key most likely stands for: by its name, or by what people call it; none of those `given`."""
+    names = {name: name for name in model.model_fields} | _ALIASES[model]
+    word = key[:_SHOWN_CHARS].lower().replace("-", "_").replace(" ", "_")
+    found = word if word in names else nearest(word, (name for name, field in names.items() if field not in given))
+    field = names[found] if found else None
+    return None if field in given else field
+
+
+def _at(value: object, loc: Loc) -> object:
+    """The part of plain data that `loc` leads to; None where it leads nowhere."""
+    for part in loc:
+        if isinstance(part, str) and isinstance(value, dict):
+            value = cast("dict[str, object]", value).get(part)
+        elif isinstance(part, int) and isinstance(value, list) and part < len(cast("list[object]", value)):
+            value = cast("list[object]", value)[part]
+        else:
+            return None
+    return value
 
 
 def _not_a_section(loc: Loc) -> tuple[str, str]:

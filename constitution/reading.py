@@ -208,7 +208,7 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
         return Constitution.model_validate(value)
     except ValidationError as error:
         flagged = document.unreadable | booleans
-        for each in explain(error):
+        for each in explain(error, value):
             # An error of the file as a whole is an id used twice, which is told with its place.
             if each.loc and (each.loc not in flagged or each.rule == "C109"):
                 place = document.place(each.loc)

@@ -38,7 +38,7 @@ class Kept(StrEnum):
     HOLDS = "holds"
     BROKEN = "broken"
     UNDECIDED = "undecided"
-    """The verdict is gone: the margin has fallen below the threshold, or by letters the judge names one place in both orders."""
+    """The verdict is gone: the margin is below the threshold, or by letters the judge names one place in both orders."""
     NOT_APPLICABLE = "not applicable"
     """The test has no verdict to keep (it is undecided, or by letters position-biased), or there is nothing to change in it."""
     ERROR = "error"
@@ -146,8 +146,10 @@ def position_biased(answer: Answer, method: Method, min_margin_nats: float) -> b
 
 
 def verdict(answer: Answer, method: Method, min_margin_nats: float) -> int:
-    """1: `better`, −1: `worse`, 0: neither. By letters, a judge that names one place in both orders says nothing of the replies,
-    whatever is left of its margin."""
+    """1: `better`, −1: `worse`, 0: neither.
+
+    By letters, a judge that names one place in both orders says nothing of the replies, whatever is left of its margin.
+    """
     return 0 if position_biased(answer, method, min_margin_nats) else answer.preferred(min_margin_nats)
 
 

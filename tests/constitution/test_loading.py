@@ -74,6 +74,48 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     assert error.hint == "did you mean `critique_request`?"
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *((key, "principle") for key in ("text", "rule", "Rule", "principel")),
+        *((key, "applies_to") for key in ("tags", "tag", "applies-to")),
+        *((key, "revision_request") for key in ("rivision", "revise", "revision", "revision_requst")),
+        *((key, "critique_request") for key in ("critique", "critic", "Critique Request", "critiqe")),
+        *((key, "preference_question") for key in ("question", "preference")),
+        *((key, "demonstrations") for key in ("examples", "example", "few_shot", "few-shots")),
+        *((key, "parameters") for key in ("params", "parameter")),
+        ("why", "rationale"),
+        ("wieght", "weight"),
+        ("test", "tests"),
+    ],
+)
+def test_an_unknown_key_that_people_use_for_a_field_names_the_field(tmp_path: Path, key: str, meant: str) -> None:
+    rule = "" if meant == "principle" else "    principle: Be kind.\n"
+    errors = _problems(_write(tmp_path, f"principles:\n  - id: kind\n{rule}    {key}: Be kind.\n"))
+    (error,) = [error for error in errors if error.rule == "C109"]
+    assert error.hint == f"did you mean `{meant}`?"
+
+
+@pytest.mark.parametrize(
+    ("entry", "meant"),
+    [
+        ("tests: [{prompt: a, good: b, worse: c}]", "better"),
+        ("tests: [{prompt: a, better: b, rejected: c}]", "worse"),
+        ("demonstrations: [{prompt: a, answer: b, critique: c}]", "draft"),
+        ("demonstrations: [{question: a, draft: b, critique: c}]", "prompt"),
+    ],
+)
+def test_the_keys_of_tests_and_demonstrations_are_known_by_other_names_too(tmp_path: Path, entry: str, meant: str) -> None:
+    errors = _problems(_write(tmp_path, f"{GOOD}    {entry}\n"))
+    assert [error.hint for error in errors if error.rule == "C109"] == [f"did you mean `{meant}`?"]
+
+
+@pytest.mark.parametrize("key", ["rule", "text", "principel", "zzz"])
+def test_a_field_that_is_given_already_is_not_what_an_unknown_key_means(tmp_path: Path, key: str) -> None:
+    (error,) = _problems(_write(tmp_path, GOOD + f"    {key}: Be calm.\n"))
+    assert error.hint.startswith("keys here: id, principle, ")
+
+
 def test_a_duplicate_key_is_an_error_and_does_not_win_silently(tmp_path: Path) -> None:
     (error,) = _problems(_write(tmp_path, GOOD + "    principle: Be cruel.\n"))
     assert (error.line, error.column) == (5, 5)
