@@ -56,6 +56,7 @@ LONG = Rule(
 
 RULES = (PRESUPPOSES_GUILT, LEADING, DOUBLE_BARRELLED, ABSOLUTE, LONG)
 
+_QUOTED_WORDS = 3
 QUESTIONS = ("critique_request", "preference_question")
 
 _FAULT = (
@@ -70,21 +71,44 @@ _ASKS_FOR_IT = re.compile(
     r"|tell|say|show|note|mention|specify|why|how|where|in (?:what|which) ways?|what|which)\b",
     re.IGNORECASE,
 )
+_REPLY = r"(?:reply|response|answer|draft|message|text|output|assistant)"
+_STATES_A_FAULT = re.compile(
+    rf"\s*(?:(?:the|this|that|its|your)\s+(?:[\w’']+\s+){{0,2}}{_REPLY}|it|this)\s+"
+    rf"(?:(?:is|was|has|had|contains?|gives?|gave|makes?|made|shows?|tells?|told|does|did)\s+[^?]*?\b(?:{_FAULT})\b"
+    r"|(?:harms|hurts|misleads|lies|fails|insults|preaches|flatters|deceives|violates|breaks)\b)",
+    re.IGNORECASE,
+)
+_NAMED_GUILTY = re.compile(
+    rf"\b(?:this|that|the|your|its|such an?)\s+(?:\w+\s+){{0,2}}?(?:\w+(?:,|\s+and)\s+)?(?:{_FAULT})\s+"
+    rf"(?:\w+\s+)?{_REPLY}\b(?!\s+to\b)",
+    re.IGNORECASE,
+)
+_DENIES = re.compile(r"\b(?:not|no|never|free of|without)\b|n['’]t\b", re.IGNORECASE)
+_OPEN_QUESTION = re.compile(
+    r"\s*(?:and |or |so,? )?(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|may|might)\s[^?]*\?",
+    re.IGNORECASE,
+)
+_SENTENCES = re.compile(r"(?<=[.?!:;])[\"'”’)]*\s+|\n+")
 _WAY_OUT = re.compile(
     r"\b(?:if|whether|nothing|none|no faults?|any\s+(?:\w+\s+)?(?:that|which|at all)|or not|in case|unless"
     r"|where there (?:is|are))\b",
     re.IGNORECASE,
 )
+_NOT = r"(?:isn|aren|doesn|don|didn|wouldn|won|shouldn|couldn|hasn|haven|hadn|wasn|weren|can|ain)['’‘ʼ´`]?t"
 _LEADING = (
     re.compile(
-        r"(?:^|(?<=[.?!]\s))(?:isn|aren|doesn|don|didn|wouldn|won|shouldn|hasn|haven|wasn|can)['’]t\b"
-        r"|(?:^|(?<=[.?!]\s))(?:is|does|do|would|should) (?:it|the reply|you) not\b",
+        rf"(?:^|(?<=[.?!:;,]\s)|(?<=\n))\s*(?:(?:and|but|so|then|well),?\s+)?(?:{_NOT}\s+(?!\w+ (?:is|are)\b)[^?]*\?"
+        r"|(?:is|are|was|were|does|do|did|has|have|would|should|can|could|will) (?:not\b[^?]*\?"
+        rf"|(?:it|they|you|(?:the|this|that|either|one)(?: \w+)? {_REPLY}|the user) not\b))",
         re.IGNORECASE,
     ),
-    re.compile(r",\s*(?:(?:isn|doesn|don|won|wouldn)['’]t (?:it|you|they)|right|correct|agreed)\b[^?]*\?", re.IGNORECASE),
     re.compile(
-        r"\b(?:surely|of course|undoubtedly|needless to say|as (?:everyone|you) knows?|do(?:n['’]t)? you agree)\b"
-        rf"|\b(?:obviously|clearly|plainly|evidently)\s+(?:{_FAULT}|better|good|right)\b",
+        rf",\s*(?:{_NOT} (?:it|you|they|he|she|we)|(?:is|does|has) it not|right|correct|agreed|no|yes)\b[^?]*\?", re.IGNORECASE
+    ),
+    re.compile(
+        r"\b(?:surely|of course|obviously|undoubtedly|undeniably|unquestionably|no doubt|without (?:a )?doubt|needless to say"
+        r"|as (?:everyone|you) knows?|do(?:n['’]t)? you agree|would(?:n['’]t)? you (?:say|agree))\b"
+        rf"|\b(?:clearly|plainly|evidently)\s+(?:{_FAULT}|better|good|right|kinder|worse)\b",
         re.IGNORECASE,
     ),
 )
@@ -97,6 +121,14 @@ _TWO_CRITERIA = re.compile(
 _TWO_STATES = re.compile(r"(?:is|are|was|were)\b[^?]*\b\w+\s+(?:and|as well as)\s+(?:\w+\s+)?\w+\s*\?", re.IGNORECASE)
 _TWO_ACTS = re.compile(
     r"(?:does|do|did|has|have|can|will|would)\b[^?]*?,?\s\b(?:and|as well as)\s+(?:\w+\s+){1,}\w+", re.IGNORECASE
+)
+_TWO_CLAUSES = re.compile(
+    r"\band(?:\s+also)?,?\s+(?:is|are|was|were|does|do|did|has|have|can|could|will|would|should)\s+(?:it|they|he|she|this|that"
+    rf"|(?:the|this|that|either|its)(?:\s+\w+)?\s+\w+|{_REPLY})\b"
+    r"|\band(?:\s+also)?,?\s+(?:which|what|why|how|where|who)\s+(?:one|reply|is|does|are|do)\b"
+    r"|\bwhether\b[^?]*?\band(?:\s+also)?,?\s+whether\b"
+    r"|\band\s+also\b|\band/or\b|\bas\s+well\s+as\b",
+    re.IGNORECASE,
 )
 _TWO_RULES = re.compile(r"\band/or\b|\band also\b|\bin addition\b|\bfurthermore\b|\bas well as\b", re.IGNORECASE)
 _ABSOLUTE = re.compile(
@@ -129,14 +161,15 @@ def check_wording(placed: PlacedPrinciple) -> Iterable[Finding]:
 
 
 def _question(placed: PlacedPrinciple, key: str, text: str) -> Iterable[Finding]:
-    if key == "critique_request" and _ASKS_FOR_IT.match(text) and _HAS_FAULT.search(text) and not _WAY_OUT.search(text):
+    if key == "critique_request" and _presupposes_guilt(text):
         problem = "`critique_request` presupposes a fault and gives no way out"
         yield PRESUPPOSES_GUILT.of(placed, placed.position(key), problem, "ask whether: “Does the reply …?”")
     leading = next((found[0] for each in _LEADING if (found := each.search(text))), None)
     letter = _NAMES_A_LETTER.search(text) if key == "preference_question" else None
     if leading:
-        problem = f"`{key}`: “{leading.strip(' ,')}” suggests the answer"
-        yield LEADING.of(placed, placed.position_of(leading.strip(" ,"), key), problem, "ask it as one who does not know")
+        words = " ".join(leading.strip(" ,\n").split()[:_QUOTED_WORDS])
+        problem = f"`{key}`: “{words.rstrip('?')}” suggests the answer"
+        yield LEADING.of(placed, placed.position_of(words, key), problem, "ask it as one who does not know")
     elif letter:
         problem = f"`{key}` names one answer, “{letter[0]}”"
         yield LEADING.of(placed, placed.position_of(letter[0], key), problem, "ask “Which reply …?”")
@@ -146,13 +179,29 @@ def _question(placed: PlacedPrinciple, key: str, text: str) -> Iterable[Finding]
         yield DOUBLE_BARRELLED.of(placed, placed.position(key), f"`{key}` asks two things: {two}", hint)
 
 
+def _presupposes_guilt(text: str) -> bool:
+    """Whether a fault is taken for granted: stated, asked for, or put into the name of what is criticised."""
+    if _WAY_OUT.search(text):
+        return False
+    if _NAMED_GUILTY.search(text):
+        return True
+    sentences = _SENTENCES.split(text)
+    if any(map(_OPEN_QUESTION.match, sentences)):
+        return False
+    return any(
+        (_ASKS_FOR_IT.match(each) and _HAS_FAULT.search(each))
+        or (not each.rstrip().endswith("?") and _STATES_A_FAULT.match(each) and not _DENIES.search(each))
+        for each in sentences
+    )
+
+
 def _two_in_one(key: str, text: str) -> str:
     if text.count("?") > 1:
         return f"it has {text.count('?')} question marks"
     if key == "preference_question":
-        found = _TWO_CRITERIA.search(text)
+        found = _TWO_CRITERIA.search(text) or _TWO_CLAUSES.search(text)
     else:
-        found = _TWO_STATES.match(text.strip()) or _TWO_ACTS.match(text.strip())
+        found = _TWO_STATES.match(text.strip()) or _TWO_ACTS.match(text.strip()) or _TWO_CLAUSES.search(text)
     if not found:
         return ""
     around = re.search(r"\S+\s+(?:and|as well as)\s+\S+", found[0], re.IGNORECASE)

@@ -29,6 +29,7 @@ from samples import (
 
 from constitution.errors import ConstitutionError
 from constitution.importing import Fate, import_file
+from constitution.linting import lint
 from constitution.messages import assistant, user
 from constitution.rendering import principle_text, render_comparison
 
@@ -439,3 +440,15 @@ def test_a_file_that_gives_no_principle_tells_every_reason_with_its_place(tmp_pa
 def test_a_named_format_must_fit(tmp_path: Path) -> None:
     with pytest.raises(ConstitutionError, match="not SALMON's principle collections"):
         import_file(written(tmp_path, "file.json", RULES), "salmon")
+
+
+PRESUPPOSING = {"Say where the last answer is rude to a guest.", "Name the sums that are wrong."}
+
+
+@pytest.mark.parametrize(("format_name", "name", "content"), SAMPLES, ids=[f"{f}-{n}" for f, n, _ in SAMPLES])
+def test_wording_is_warned_of_only_where_a_request_takes_a_fault_for_granted(
+    tmp_path: Path, format_name: str, name: str, content: object
+) -> None:
+    *_, constitution, _ = imported(tmp_path, name, _content(name, content))
+    about_wording = [each.rule for each in lint([tmp_path / "out"]).findings if each.rule in {"C203", "C204", "C205"}]
+    assert about_wording == ["C203"] * sum(each.critique_request in PRESUPPOSING for each in constitution.principles)
