@@ -92,13 +92,6 @@ class Document:
                 return self.places[path[:length]]
         return WHOLE
 
-    def source(self, path: Path) -> str | None:
-        """A text's lines as they are written; None inside quotes, where the source is not the text: it has escapes."""
-        place = self.places.get(path)
-        if place is None or place.style in ("'", '"'):
-            return None
-        return "\n".join(self.lines[place.text_line - 1 : place.last_line])
-
 
 def read_document(text: str) -> Document:
     """Parse one YAML document; what is wrong with it is in `problems`, all that can be found at once."""

@@ -10,10 +10,11 @@ import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
+from constitution.alignment import align_bullet
 from constitution.composing import control_character
 from constitution.documents import Document, Place, Span, read_document
 from constitution.documents import Path as Loc
@@ -22,13 +23,14 @@ from constitution.explaining import explain
 from constitution.ids import first_words, unused
 from constitution.markdown import MAX_BULLETS, Bullet, read_markdown
 from constitution.schema import Constitution, Principle
-from constitution.template_places import costly_templates, template_problems
-from constitution.templating import BadTemplateError, check_template
+from constitution.template_language import UNKNOWN_NAME
+from constitution.template_places import check_templates
+from constitution.templating import examine
 
 MAX_FILE_BYTES = 4_000_000
 MAX_FILE_LINES = 200_000
-MAX_TEMPLATES = 4000
-"""Texts of one file with more than names in their templates: to parse each takes a fifth of a millisecond."""
+MAX_TEMPLATE_EFFORT_CHARS = 250_000
+"""That the templates of one file, but for plain names, may take to read and to fill in: about three microseconds each."""
 MAX_PROBLEMS = 1000
 """Problems of one file that are told; the rest is counted."""
 
@@ -37,7 +39,8 @@ MAX_PROBLEMS = 1000
 class ReadFile:
     """One file as it was read. `constitution` is None where the file has errors; its `document` then holds what could be read.
 
-    `ids` are the ids that it declares with their places, sound or not; `examined` are the entries whose templates are sound;
+    `ids` are the ids that it declares with their places, sound or not; `examined` are the entries whose templates were looked
+    at, each with the keys of those that are not sound;
     `unread` counts the problems beyond `MAX_PROBLEMS`; where there are so many, templates are not looked for any more, and
     `uncounted` says that some were left. `marked` says that the file begins with a byte order mark, which its text leaves out.
     """
@@ -47,7 +50,7 @@ class ReadFile:
     constitution: Constitution | None = None
     errors: list[PrincipleFileError] = field(default_factory=list[PrincipleFileError])
     ids: list[tuple[str, Place]] = field(default_factory=list[tuple[str, Place]])
-    examined: set[int] = field(default_factory=set[int])
+    examined: dict[int, frozenset[str]] = field(default_factory=dict[int, frozenset[str]])
     unread: int = 0
     uncounted: bool = False
     marked: bool = False
@@ -143,15 +146,21 @@ def _read_markdown(read: ReadFile, text: str) -> Constitution | None:
     taken: dict[str, int] = {}
     principles: list[Principle] = []
     entries: list[dict[str, str]] = []
+    effort_chars = 0
     for index, bullet in enumerate(found.bullets):
         identity = unused(first_words(bullet.text), taken)
         place = _place_of_bullet(document, bullet)
         document.places[("principles", index)] = document.places[("principles", index, "principle")] = place
         entries.append({"id": identity, "principle": bullet.text})
         read.ids.append((identity, place))
-        sound = list(_principle_of_bullet(read, bullet, identity))
-        read.examined.update(index for _ in sound)
-        principles += sound
+        if effort_chars > MAX_TEMPLATE_EFFORT_CHARS:
+            _refuse_costly_templates(read, bullet.line, bullet.column)
+            break
+        found_here = _principle_of_bullet(read, bullet, identity)
+        effort_chars += found_here.effort_chars
+        if found_here.principle is not None:
+            read.examined[index] = frozenset()
+            principles.append(found_here.principle)
     document.value = {"principles": entries}
     if len(principles) < len(found.bullets):
         return None
@@ -170,19 +179,32 @@ def _place_of_bullet(document: Document, bullet: Bullet) -> Place:
     return Place(bullet.line, bullet.column, Span(bullet.line - 1, bullet.column - 1, bullet.last_line - 1, end))
 
 
-def _principle_of_bullet(read: ReadFile, bullet: Bullet, identity: str) -> Iterable[Principle]:
+class _ReadBullet(NamedTuple):
+    """`principle` is None where something is wrong, which is told; `effort_chars` as in `Examination`."""
+
+    principle: Principle | None = None
+    effort_chars: int = 0
+
+
+def _principle_of_bullet(read: ReadFile, bullet: Bullet, identity: str) -> _ReadBullet:
     if not bullet.text:
         read.refuse("C111", bullet.line, bullet.column, "an empty bullet", "write the rule after the dash, or delete the line")
-        return
+        return _ReadBullet()
     try:
         principle = Principle(id=identity, principle=bullet.text)
-        check_template(bullet.text, frozenset[str]())
-        yield principle
-    except BadTemplateError as problem:
-        read.refuse(problem.rule, bullet.line, bullet.column, problem.problem, "parameters need the YAML form")
     except ValidationError as error:
         for each in explain(error):
             read.refuse(each.rule, bullet.line, bullet.column, each.problem, each.hint)
+        return _ReadBullet()
+    examined = examine(bullet.text, frozenset())
+    if not examined.faults:
+        return _ReadBullet(principle, examined.effort_chars)
+    alignment = align_bullet(read.document, bullet)
+    for fault in examined.faults:
+        line, column = alignment.at(fault.offset) or (bullet.line, bullet.column)
+        hint = "parameters need the YAML form" if fault.rule == UNKNOWN_NAME else fault.hint
+        read.refuse(fault.rule, line, column, fault.problem, hint)
+    return _ReadBullet(None, examined.effort_chars)
 
 
 def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
@@ -217,23 +239,26 @@ def _read_yaml(read: ReadFile, text: str) -> Constitution | None:
 
 
 def _read_templates(read: ReadFile, principles: object) -> None:
-    count = 0
+    effort_chars = 0
     for index, entry in enumerate(entries(principles)):
         if read.unread:
             read.uncounted = True
             return
         at = ("principles", index)
-        count += costly_templates(entry)
-        if count > MAX_TEMPLATES:
+        if effort_chars > MAX_TEMPLATE_EFFORT_CHARS:
             place = read.document.place(at)
-            problem = f"more than {MAX_TEMPLATES} texts in this file hold conditions or filters"
-            read.refuse("C124", place.line, place.column, problem, "split the file")
+            _refuse_costly_templates(read, place.line, place.column)
             return
-        problems = list(template_problems(read.document, at, entry))
-        for each in problems:
+        found = check_templates(read.document, at, entry)
+        effort_chars += found.effort_chars
+        for each in found.problems:
             read.refuse(*each)
-        if not problems:
-            read.examined.add(index)
+        read.examined[index] = frozenset(str(each.loc[-1]) for each in found.problems)
+
+
+def _refuse_costly_templates(read: ReadFile, line: int, column: int) -> None:
+    problem = "the templates of this file take too long to read and to fill in; from here on they are not looked at"
+    read.refuse("C124", line, column, problem, "split the file, or write them as plain text")
 
 
 def entries(principles: object) -> Iterable[Mapping[str, Any]]:

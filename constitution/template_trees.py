@@ -7,11 +7,14 @@ Knows the few kinds of nodes in `EVALUATED`; refuses every other.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from jinja2 import Environment, nodes
+from jinja2 import Environment, UndefinedError, nodes
 from jinja2.runtime import Undefined
+
+FAILURES = (ArithmeticError, TypeError, ValueError, UndefinedError)
+"""What an operation raises that does not suit its values."""
 
 Refuse = Callable[[int], None]
 """Is told the length of every text that comes about, and raises when it is too long."""
@@ -61,8 +64,8 @@ class Evaluator:
         self.environment: Any = environment
         self.refuse = refuse
         self.values = values
-        self.line = 1
-        """The 1-based line of the template that was evaluated last."""
+        self.made_chars = 0
+        """Characters of all texts that came about on the way."""
 
     def render(self, tree: nodes.Template) -> str:
         """The text of a whole template.
@@ -79,11 +82,34 @@ class Evaluator:
             parts.append(part)
         return "".join(parts)
 
+    def failures(self, tree: nodes.Template) -> Iterator[tuple[int, Exception]]:
+        """Every output and condition that cannot be evaluated, as (line, why); what such a condition decides is left out."""
+        length = 0
+        stack: list[nodes.Node] = [*reversed(tree.body)]
+        while stack:
+            node = stack.pop()
+            asked = node
+            try:
+                if isinstance(node, nodes.Output):
+                    stack.extend(reversed(node.nodes))
+                elif isinstance(node, nodes.If):
+                    for each in (node, *node.elif_):
+                        asked = each.test
+                        if self.value(asked):
+                            stack.extend(reversed(each.body))
+                            break
+                    else:
+                        stack.extend(reversed(node.else_))
+                else:
+                    length += len(node.data if isinstance(node, nodes.TemplateData) else str(self.value(node)))
+                self.refuse(length)
+            except FAILURES as error:
+                yield _first_line(asked), error
+
     def _body(self, body: Iterable[nodes.Node]) -> Iterable[str]:
         for node in body:
             if isinstance(node, nodes.Output):
                 for each in node.nodes:
-                    self.line = each.lineno
                     yield each.data if isinstance(each, nodes.TemplateData) else str(self.value(each))
             else:
                 assert isinstance(node, nodes.If)
@@ -91,7 +117,6 @@ class Evaluator:
 
     def _branch(self, node: nodes.If) -> Iterable[nodes.Node]:
         for each in (node, *node.elif_):
-            self.line = each.lineno
             if self.value(each.test):
                 return each.body
         return node.else_
@@ -100,6 +125,7 @@ class Evaluator:
         """The value of an expression."""
         value = self._value(node)
         if isinstance(value, str):
+            self.made_chars += len(value)
             self.refuse(len(value))
         return value
 
@@ -160,3 +186,14 @@ class Evaluator:
                 return result
             left = right
         return result
+
+
+def _first_line(node: nodes.Node) -> int:
+    """Where an expression begins: jinja2 gives some operations the line of what follows their first operand."""
+    lines: list[int] = []
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        lines += [each.lineno] if cast("int | None", each.lineno) else []
+        stack.extend(each.iter_child_nodes())
+    return min(lines, default=1)

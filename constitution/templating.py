@@ -1,78 +1,51 @@
-"""The one template environment: sandboxed, strict, bounded.
+"""Checks and renders the templates of principles.
 
-Template text comes from principle files and from this package, never from a model or a user's prompt. The sandbox stops
-attribute tricks; it is no resource limit (`{{ 'a' * 300000000 }}` costs gigabytes), so the syntax tree is walked first, only
-what a prompt needs is let through, and what is left is evaluated (see `template_trees`) with a bound on every text.
+Template text comes from principle files and from this package, never from a model or a user's prompt. What it may hold is in
+`template_language`, what is wrong with one is found by `template_faults`, and how it is evaluated is in `template_trees`.
 """
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import Any, cast
+from typing import NamedTuple
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, nodes
 
-from constitution.template_trees import EVALUATED, Evaluator
+from constitution.template_faults import is_sound, placed_tree, template_faults, without_faulty_tags
+from constitution.template_language import (
+    MAX_NODES,
+    MAX_OUTPUT_CHARS,
+    MAX_TEMPLATE_CHARS,
+    NOT_RENDERED,
+    TOO_MUCH,
+    BadTemplateError,
+    environment,
+    refuse_longer,
+)
+from constitution.template_trees import FAILURES, Evaluator
 
-MAX_TEMPLATE_CHARS = 4000
-MAX_NODES = 400
-MAX_DEPTH = 40
-MAX_OUTPUT_CHARS = 60_000
-FILTERS = frozenset({"capitalize", "default", "join", "length", "lower", "replace", "title", "trim", "upper"})
+__all__ = [
+    "MAX_OUTPUT_CHARS",
+    "MAX_TEMPLATE_CHARS",
+    "BadTemplateError",
+    "Examination",
+    "check_template",
+    "environment",
+    "examine",
+    "prompt_template",
+    "render_prompt",
+    "render_text",
+]
+
+Values = Mapping[str, str | int | float]
 
 _NAME = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
 _NO_NAMES = frozenset({*keyword.kwlist, "true", "false", "none"})
 """Words that mean something to jinja2, or might."""
-
-SYNTAX, UNKNOWN_NAME, FORBIDDEN, TOO_MUCH, NOT_RENDERED = "C121", "C122", "C123", "C124", "C125"
-
-
-class BadTemplateError(ValueError):
-    """A template that cannot be used. `line` is 1-based inside the template's own text; `word` is what stands wrong there.
-
-    `rule` is the id of the kind of problem, as in `PrincipleFileError`.
-    """
-
-    def __init__(self, rule: str, problem: str, line: int, hint: str = "", word: str = "") -> None:
-        super().__init__(problem)
-        self.rule = rule
-        self.problem = problem
-        self.line = line
-        self.hint = hint
-        self.word = word
-
-
-@lru_cache(maxsize=1)
-def environment() -> ImmutableSandboxedEnvironment:
-    """The shared environment: names that are missing are errors, and only the filters of `FILTERS` exist."""
-    shared = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
-    known = cast("dict[str, Any]", cast("Any", shared).filters)
-    shared.filters = {**{name: known[name] for name in FILTERS}, "replace": _bounded_replace, "join": _bounded_join}
-    shared.globals = {}
-    return shared
-
-
-def _bounded_replace(text: object, old: object, new: object) -> str:
-    before, old, new = str(text), str(old), str(new)
-    _refuse_longer(len(before) + before.count(old) * (len(new) - len(old)))
-    return before.replace(old, new)
-
-
-def _bounded_join(parts: Iterable[object], separator: object = "") -> str:
-    texts = [str(part) for part in parts]
-    _refuse_longer(sum(map(len, texts)) + max(0, len(texts) - 1) * len(str(separator)))
-    return str(separator).join(texts)
-
-
-def _refuse_longer(length: int) -> None:
-    if length > MAX_OUTPUT_CHARS:
-        problem = f"the rendered text has {length} characters, more than {MAX_OUTPUT_CHARS}"
-        raise BadTemplateError(TOO_MUCH, problem, 1, "write it as plain text")
 
 
 def _plain_names(text: str) -> list[str] | None:
@@ -87,9 +60,12 @@ def _plain_names(text: str) -> list[str] | None:
     return parts
 
 
-def is_plain(text: str) -> bool:
-    """Whether a template holds nothing but text and names, and so costs next to nothing."""
-    return "{" not in text or (len(text) <= MAX_TEMPLATE_CHARS and _plain_names(text) is not None)
+def _is_plain(text: str, names: frozenset[str]) -> bool:
+    """Whether a template is sound and holds nothing but text and a few of `names`: then it costs next to nothing."""
+    if "{" not in text:
+        return True
+    plain = _plain_names(text) if len(text) <= MAX_TEMPLATE_CHARS else None
+    return plain is not None and len(plain) < MAX_NODES // 4 and names.issuperset(plain[1::2])
 
 
 @lru_cache(maxsize=1024)
@@ -102,53 +78,80 @@ def check_template(text: str, names: frozenset[str]) -> None:
     """Refuse a template that does not parse, uses a forbidden construct or an unknown name.
 
     Raises:
-        BadTemplateError: With the line inside `text`.
+        BadTemplateError: With the first thing that is wrong; `examine` tells them all.
     """
-    if "{" not in text:
-        return
+    faults = () if _is_plain(text, names) else _faults(_as_jinja2_reads(text), names)
+    if faults:
+        raise faults[0]
+
+
+class Examination(NamedTuple):
+    """What is wrong with a template, in order of place; and what it took to find out, about in characters read and written."""
+
+    faults: Sequence[BadTemplateError]
+    effort_chars: int
+
+
+def examine(text: str, names: frozenset[str], values: Values | None = None) -> Examination:
+    """Find everything that is wrong with a template.
+
+    Args:
+        text: The template.
+        names: What may be filled in.
+        values: With these it is rendered, too; where something is wrong already, as much of it as can be.
+    """
+    plain = _is_plain(text, names)
+    if plain and values is None:
+        return Examination((), 0)
+    text = _as_jinja2_reads(text)
+    faults = [] if plain else [*_faults(text, names)]
+    effort = 0 if plain else len(text) * (_EFFORT_OF_FAULTS if faults else 1)
+    sound = text if not faults else None if len(text) > MAX_TEMPLATE_CHARS else without_faulty_tags(text, faults)
+    if values is not None and sound is not None:
+        evaluator = Evaluator(environment(), refuse_longer, values)
+        try:
+            _render(sound, values, evaluator)
+        except BadTemplateError:
+            faults += _failures(text, sound, evaluator)
+            effort += len(text) * _EFFORT_OF_FAULTS
+        effort += evaluator.made_chars
+    return Examination(sorted(faults, key=lambda fault: fault.offset), effort)
+
+
+_EFFORT_OF_FAULTS = 3
+"""To find every fault a text is read up to three times."""
+
+
+def _as_jinja2_reads(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _faults(text: str, names: frozenset[str]) -> Sequence[BadTemplateError]:
+    """What is wrong before rendering; a template that is sound is only parsed and walked once."""
     if len(text) > MAX_TEMPLATE_CHARS:
         problem = f"the template has {len(text)} characters, more than {MAX_TEMPLATE_CHARS}"
-        raise BadTemplateError(TOO_MUCH, problem, 1, "write it as plain text")
-    plain = _plain_names(text)
-    if plain is not None and len(plain) < MAX_NODES // 4 and names.issuperset(plain[1::2]):
-        return
+        return (BadTemplateError(TOO_MUCH, problem, "write it as plain text"),)
     try:
-        tree = _parsed(text)
-    except TemplateSyntaxError as error:
-        hint = "write {{ name }} for a parameter"
-        raise BadTemplateError(SYNTAX, f"template syntax: {error.message}", error.lineno, hint) from error
-    except RecursionError as error:
-        raise _too_deep(1) from error
-    except (ValueError, OverflowError) as error:
-        raise BadTemplateError(SYNTAX, f"template syntax: {error}", 1, "write it as plain text") from error
-    count = 0
-    stack: list[tuple[nodes.Node, int]] = [(tree, 1)]
-    while stack:
-        node, depth = stack.pop()
-        count += 1
-        if not isinstance(node, EVALUATED):
-            word = type(node).__name__.lower()
-            hint = "allowed are {{ names }}, simple filters and {% if %}"
-            raise BadTemplateError(FORBIDDEN, f"`{word}` is not allowed in a principle", node.lineno, hint)
-        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            known = f"filters are {', '.join(sorted(FILTERS))}"
-            raise BadTemplateError(FORBIDDEN, f"unknown filter `{node.name}`", node.lineno, known, node.name)
-        if isinstance(node, nodes.Name) and node.name not in names:
-            known = f"parameters here: {', '.join(sorted(names))}" if names else "this principle has no `parameters:`"
-            raise BadTemplateError(UNKNOWN_NAME, f"unknown name `{node.name}`", node.lineno, known, node.name)
-        if depth > MAX_DEPTH:
-            raise _too_deep(node.lineno)
-        stack.extend((child, depth + 1) for child in node.iter_child_nodes())
-    if count > MAX_NODES:
-        problem = f"the template has {count} parts, more than {MAX_NODES}"
-        raise BadTemplateError(TOO_MUCH, problem, 1, "write it as plain text")
+        if is_sound(_parsed(text), names):
+            return ()
+    except (TemplateSyntaxError, RecursionError, ValueError, OverflowError):
+        pass  # found again, with its place
+    return template_faults(text, names)
 
 
-def _too_deep(line: int) -> BadTemplateError:
-    return BadTemplateError(TOO_MUCH, "the template is nested too deeply", line, "write it as plain text")
+def _failures(text: str, sound: str, evaluator: Evaluator) -> Iterator[BadTemplateError]:
+    """Why a template cannot be rendered: each part that fails, with its place."""
+    hint = "compare and add only values of the same kind"
+    for place, error in evaluator.failures(placed_tree(sound)):
+        if isinstance(error, BadTemplateError):
+            error.stand(text, place - 1)
+            yield error
+        else:
+            problem = f"the template cannot be rendered: {error}"
+            yield BadTemplateError(NOT_RENDERED, problem, hint, offset=place - 1, text=text)
 
 
-def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
+def render_text(text: str, values: Values) -> str:
     """Render one text of a principle with the principle's parameters.
 
     Raises:
@@ -157,23 +160,21 @@ def render_text(text: str, values: Mapping[str, str | int | float]) -> str:
     if "{" not in text:
         return text
     check_template(text, frozenset(values))
+    return _render(text, values, Evaluator(environment(), refuse_longer, values))
+
+
+def _render(text: str, values: Values, evaluator: Evaluator) -> str:
     plain = _plain_names(text)
-    evaluator = Evaluator(environment(), _refuse_longer, values)
     try:
         if plain is not None:
             plain[1::2] = [str(values[name]) for name in plain[1::2]]
-            rendered = "".join(plain)
-        else:
-            rendered = evaluator.render(_parsed(text))
-    except BadTemplateError as error:
-        error.line = evaluator.line
+            refuse_longer(sum(map(len, plain)))
+            return "".join(plain)
+        return evaluator.render(_parsed(text))
+    except BadTemplateError:
         raise
-    except (ArithmeticError, TypeError, ValueError, UndefinedError) as error:
-        hint = "compare and add only values of the same kind"
-        problem = f"the template cannot be rendered: {error}"
-        raise BadTemplateError(NOT_RENDERED, problem, evaluator.line, hint) from error
-    _refuse_longer(len(rendered))
-    return rendered
+    except FAILURES as error:
+        raise BadTemplateError(NOT_RENDERED, f"the template cannot be rendered: {error}") from error
 
 
 @lru_cache(maxsize=32)

@@ -21,7 +21,7 @@ from constitution.importing.naming import slug, telling
 from constitution.importing.sources import Source
 from constitution.schema import MAX_PROSE_CHARS, MAX_TEXT_CHARS, Demonstration, Principle, PrincipleTest
 from constitution.template_places import TEMPLATED
-from constitution.templating import BadTemplateError, check_template
+from constitution.templating import examine
 
 AS_GIVEN = "_as_given"
 """Ends the `source` key that holds a text whose outer space a principle file does not keep."""
@@ -237,8 +237,5 @@ def _problems(fields: dict[str, Any]) -> list[str]:
     except ValidationError as error:
         found += [each.problem for each in explain(error)]
     for key in TEMPLATED:
-        try:
-            check_template(fields.get(key) or "", frozenset[str]())
-        except BadTemplateError as error:
-            found.append(f"`{key}`: {error.problem}")
+        found += [f"`{key}`: {fault.problem}" for fault in examine(fields.get(key) or "", frozenset()).faults]
     return found

@@ -111,15 +111,6 @@ def test_values_know_where_they_begin_and_end() -> None:
     assert document.place(("list", 1, "a"))[:2] == (4, 6)
 
 
-@pytest.mark.parametrize("style", ["|", ">", "|-", ">+"])
-def test_a_block_s_source_is_its_lines_and_nothing_of_what_follows(style: str) -> None:
-    document = read_document(f"a: {style}\n  one\n\n  two\n# comment\nb: c\n")
-    source = document.source(("a",))
-    assert source is not None
-    assert source.split("\n")[:3] == ["  one", "", "  two"]
-    assert "b: c" not in source
-
-
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [

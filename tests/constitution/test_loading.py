@@ -122,6 +122,25 @@ def test_a_duplicate_key_is_an_error_and_does_not_win_silently(tmp_path: Path) -
     assert "given twice (first on line 4)" in error.problem
 
 
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("principle: 'It''s {{ one }} and {{ two }}'", [(3, 26), (3, 40)]),
+        ('principle: "\\x41 {{ one }}\\n{{ two }}"', [(3, 25), (3, 36)]),
+        ("principle: >-\n      A {{ one }}\n\n      and {{ two }}.", [(4, 12), (6, 14)]),
+        ("principle: A {{ one }}\n      and {{ two }}.", [(3, 21), (4, 14)]),
+        ("critique_request: Is {{ one }} so?\n    principle: And {{ two }}.", [(3, 29), (4, 23)]),
+    ],
+)
+def test_every_fault_of_every_template_is_told_at_its_own_line_and_column(
+    tmp_path: Path, text: str, places: list[tuple[int, int]]
+) -> None:
+    """Once only the first of a text was told, and in quotes only where its key stands."""
+    errors = _problems(_write(tmp_path, f"principles:\n  - id: kind\n    {text}\n"))
+    assert [(error.line, error.column) for error in errors] == places
+    assert [error.problem.partition(": ")[2] for error in errors] == ["unknown name `one`", "unknown name `two`"]
+
+
 @pytest.mark.parametrize("word", ["no", "yes", "on", "off", "true", "False"])
 @pytest.mark.parametrize("field", ["critique_request", "weight", "rationale"])
 def test_yes_and_no_are_refused_where_yaml_reads_them_as_booleans(tmp_path: Path, word: str, field: str) -> None:
@@ -156,7 +175,7 @@ def test_one_broken_principle_is_no_second_problem_of_the_list_that_holds_it(tmp
         (GOOD + "    weight: .nan\n", (5, 5), "finite"),
         (GOOD + "    parameters: {word: [a]}\n", (5, 18), "has to be a text"),
         (GOOD + "    parameters: {Word: a}\n", (5, 18), "not a proper name"),
-        (GOOD + "    revision_request: '{% for x in y %}{% endfor %}'\n", (5, 5), "`for` is not allowed"),
+        (GOOD + "    revision_request: '{% for x in y %}{% endfor %}'\n", (5, 27), "`for` is not allowed"),
     ],
 )
 def test_a_broken_file_is_explained_by_one_problem(tmp_path: Path, text: str, place: tuple[int, int], words: str) -> None:
@@ -316,9 +335,13 @@ class TestMarkdown:
         file = _write(tmp_path, "- Be kind.\n- Be kind!\n- 善良\n- 诚实\n", "rules.md")
         assert [p.id for p in load_constitution([file]).principles] == ["be-kind", "be-kind-2", "principle", "principle-2"]
 
-    def test_braces_that_would_need_parameters_are_refused_at_their_bullet(self, tmp_path: Path) -> None:
-        (error,) = _problems(_write(tmp_path, "- Fine.\n- Do not mention {{ word }}.\n", "rules.md"))
-        assert (error.line, error.column, error.hint) == (2, 1, "parameters need the YAML form")
+    def test_braces_that_would_need_parameters_are_refused_where_they_stand(self, tmp_path: Path) -> None:
+        first, second, third = _problems(
+            _write(tmp_path, "- Fine.\n- Do not <!-- {{ x }} --> mention {{ word }}\n  or {{ other }}\n- {{ ( }}\n", "rules.md")
+        )
+        assert (first.line, first.column, first.hint) == (2, 38, "parameters need the YAML form")
+        assert (second.line, second.column, second.problem) == (3, 9, "unknown name `other`")
+        assert (third.line, third.column, third.hint) == (4, 8, "write {{ name }} for a parameter")
 
     def test_more_prose_or_a_longer_title_than_fits_is_a_problem_and_no_crash(self, tmp_path: Path) -> None:
         assert _problems(_write(tmp_path, "word " * 10_000 + "\n\n- Be kind.\n", "rules.md"))

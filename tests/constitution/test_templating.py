@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution.errors import ConstitutionError
 from constitution.loading import load_constitution
-from constitution.templating import MAX_OUTPUT_CHARS, BadTemplateError, check_template, render_prompt, render_text
+from constitution.templating import MAX_OUTPUT_CHARS, BadTemplateError, check_template, examine, render_prompt, render_text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,118 @@ def test_a_failure_while_rendering_is_a_problem_with_the_template() -> None:
 def test_a_problem_says_on_which_line_of_the_template_it_is() -> None:
     with pytest.raises(BadTemplateError) as caught:
         check_template("one\ntwo\n{{ three }}", frozenset())
-    assert (caught.value.line, caught.value.word) == (3, "three")
+    assert (caught.value.line, caught.value.column, caught.value.offset) == (3, 4, 11)
+
+
+EVERYTHING: dict[str, list[tuple[str, str]]] = {
+    "{{ ^a^.b.c }} and {{ ^d }} and {{ w | ^e }}": [
+        ("C122", "`a`"),
+        ("C123", "`getattr`"),
+        ("C122", "`d`"),
+        ("C123", "unknown filter `e`"),
+    ],
+    "{{ w + ^}} {{ n | ^}} {{ ^f }}": [("C121", "unexpected"), ("C121", "expected token 'name'"), ("C122", "`f`")],
+    "{% ^for x in y %}{{ x }}{{ ^z }}{{ loop }}{% endfor %}{{ ^g }}": [("C123", "`for`"), ("C122", "`z`"), ("C122", "`g`")],
+    "{% ^for x in y %}{{ x }}{{ ( ^}}{{ loop }}{% endfor %}{{ ^g }}": [
+        ("C123", "`for`"),
+        ("C121", "expected"),
+        ("C122", "`g`"),
+    ],
+    "^{{ w } and {{ ^g }} and ^{# open": [("C121", "`{{` is not closed"), ("C122", "`g`"), ("C121", "`{#` is not closed")],
+    "{% ^if n %}{{ ^g }}": [("C121", "this `if` is not closed"), ("C122", "`g`")],
+    "{% if n %}{% ^for x in w %}{% endif %}{{ ^g }}": [("C123", "`for`"), ("C122", "`g`")],
+    "{% ^endif %} {% ^else %} {% ^elif n %}": [("C121", "closes nothing"), ("C121", "without `if`"), ("C121", "without `if`")],
+    "{% if ^%}a{% elif ^%}b{% else ^x %}c{% ^elif n %}{% endif %}": [
+        ("C121", "Expected an expression"),
+        ("C121", "Expected an expression"),
+        ("C121", "nothing may follow `else`"),
+        ("C121", "`elif` after `else`"),
+    ],
+    "{% ^do w %}{{ ^g }}{% ^trans %}{{ w }}{% endtrans %}": [("C121", "tag `do`"), ("C122", "`g`"), ("C121", "tag `trans`")],
+    "{{ ^w + 1 }}{{ ^w - 1 }}{{ n ~ w }}{{ n^.x }}": [("C125", "str"), ("C125", "str"), ("C123", "`getattr`")],
+    "{% if ^w > 1 %}{{ w - 1 }}{% endif %}{{ ^w - 1 }}": [("C125", "'>'"), ("C125", "-")],
+    "one\n  {{ w ^? n }}\n{{ ^g }}": [("C121", "unexpected char '?'"), ("C122", "`g`")],
+    "{{ ^9 ** 9 ** 9 }}{{ ^[1] }}{{ w^() }}{{ w ^is string }}": [
+        ("C123", "`pow`"),
+        ("C123", "`list`"),
+        ("C123", "`call`"),
+        ("C123", "`test`"),
+    ],
+    "{% ^set x = 1 %}{{ x }}": [("C123", "`assign`")],
+    "{% ^set x %}a{% endset %}{{ x }}{{ ( ^}}": [("C123", "`set`"), ("C121", "expected")],
+    "^{% raw %}{{ g }}": [("C121", "this `raw` is not closed")],
+    "{{ '}}' ~ ^g }}{{ ^h }}": [("C122", "`g`"), ("C122", "`h`")],
+    "a {{- ^g -}}   {{ ^h }}": [("C122", "`g`"), ("C122", "`h`")],
+}
+
+
+@pytest.mark.parametrize("marked", EVERYTHING)
+def test_everything_that_is_wrong_is_told_in_order_each_at_its_own_place(marked: str) -> None:
+    """`^` marks the places; it is not written into the template."""
+    places = [found.start() - number for number, found in enumerate(re.finditer(r"\^", marked))]
+    found = examine(marked.replace("^", ""), frozenset({"w", "n"}), {"w": "tea", "n": 3}).faults
+    assert [(fault.offset, fault.rule) for fault in found] == [
+        (place, rule) for place, (rule, _) in zip(places, EVERYTHING[marked], strict=True)
+    ]
+    for fault, (_, words) in zip(found, EVERYTHING[marked], strict=True):
+        assert words in fault.problem
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "{{ ",
+            " }}",
+            "{% if w %}",
+            "{% else %}",
+            "{% endif %}",
+            "{% elif n %}",
+            "{% for x in w %}",
+            "{% endfor %}",
+            "{# ",
+            " #}",
+        ),
+        *(
+            "w",
+            "n",
+            "gone",
+            " + ",
+            " | upper",
+            " | gone",
+            ".x",
+            "(",
+            ")",
+            "'",
+            '"',
+            "1",
+            "\n",
+            " ",
+            "-",
+            "{% raw %}",
+            "{% endraw %}",
+        ),
+        *("{{ w }}", "{{ n.x }}", "{{ w - }}", "{% ", " %}", "?", "é", "\r\n", "[", "{", "}", "{%- if n -%} "),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=14).map("".join))
+def test_a_template_has_faults_exactly_where_it_cannot_be_used(text: str) -> None:
+    values: dict[str, str | int | float] = {"w": "tea", "n": 3}
+    found = examine(text, frozenset(values), values).faults
+    try:
+        render_text(text, values)
+        usable = True
+    except BadTemplateError:
+        usable = False
+    assert usable == (not found)
+    assert [fault.offset for fault in found] == sorted(fault.offset for fault in found)
+    assert all(0 <= fault.offset <= len(text) for fault in found)
+    if found:
+        with pytest.raises(BadTemplateError) as caught:
+            render_text(text, values)
+        assert caught.value.problem in {fault.problem for fault in found}
 
 
 @given(st.text(), st.text(), st.text())
@@ -191,12 +303,12 @@ def test_an_attack_is_refused_when_the_file_is_checked_with_its_place(tmp_path: 
     with pytest.raises(ConstitutionError) as caught:
         load_constitution([path])
     assert time.process_time() - started < 1.0
-    (error,) = caught.value.errors
     lines = path.read_text().splitlines()
-    assert error.rule in {"C123", "C124"}
-    assert key in error.problem
-    assert ("{" if form == "block" else key) in lines[error.line - 1]
-    assert error.column >= 1
+    assert {error.rule for error in caught.value.errors} <= {"C123", "C124"}
+    for error in caught.value.errors:
+        assert key in error.problem
+        assert "{" in lines[error.line - 1]
+        assert error.column > lines[error.line - 1].index("{")
 
 
 def test_a_parameter_s_value_is_bounded_like_every_text_that_reaches_a_prompt(tmp_path: Path) -> None:
