@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from constitution.linting.findings import Finding
 from constitution.linting.placed import PlacedPrinciple
 from constitution.linting.rules import Example, Rule
+from constitution.template_places import TEMPLATED
 
 NEARLY_SAME_TAG = 85.0
 """Tags that are this many percent alike (rapidfuzz's normalised indel similarity)."""
@@ -63,7 +64,7 @@ def check_parameters(placed: PlacedPrinciple) -> Iterable[Finding]:
     tags = [tag for text in texts.values() for tag in re.findall(r"\{\{.*?\}\}|\{%.*?%\}", text, re.DOTALL)]
     used = {word for tag in tags for word in re.findall(r"[a-z_][a-z0-9_]*", tag)}
     for name in parameters:
-        if name not in used:
+        if name not in used and placed.whole(*TEMPLATED):
             position = placed.position("parameters", name)
             yield UNUSED.of(placed, position, f"no text uses the parameter `{name}`", f"write {{{{ {name} }}}}, or delete it")
         for key, text in texts.items():

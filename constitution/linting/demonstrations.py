@@ -65,7 +65,8 @@ def check_demonstrations(placed: PlacedPrinciple) -> Iterable[Finding]:
         return
     for index, each in enumerate(placed.principle.demonstrations):
         yield from _reading(placed, index, each)
-    yield from _topics(placed)
+    if placed.whole("principle"):
+        yield from _topics(placed)
 
 
 def _reading(placed: PlacedPrinciple, index: int, shown: Demonstration) -> Iterable[Finding]:
@@ -97,12 +98,12 @@ def _topics(placed: PlacedPrinciple) -> Iterable[Finding]:
             shared = asked & shown
             if shared and (len(shared) > 1 or 2 * len(shared) >= min(len(asked), len(shown))):
                 told = ", ".join(f"`{word}`" for word in sorted(shared))
-                problem = f"the test is about what demonstration {number + 1} shows: {told}"
+                problem = f"the test is about what demonstration {placed.place('demonstrations', number) + 1} shows: {told}"
                 position = placed.position("tests", index, "prompt")
                 yield LEAKS.of(placed, position, problem, "test with another topic")
                 break
     common = frozenset[str].intersection(*topics)
-    if len(topics) > 1 and common:
+    if placed.whole("demonstrations") and len(topics) > 1 and common:
         told = ", ".join(f"`{word}`" for word in sorted(common))
         position = placed.position("demonstrations")
         yield ONE_TOPIC.of(placed, position, f"all demonstrations are about {told}", "take each from another topic")

@@ -46,6 +46,7 @@ _EMPTY = frozenset("do does be t".split())  # noqa: SIM905 - helpers of a denial
 
 def check_overlap(principles: Sequence[PlacedPrinciple]) -> Iterable[Finding]:
     """Each principle that is nearly an earlier one (in the order of the files), told once, at the later one."""
+    principles = [placed for placed in principles if placed.whole("principle")]
     if len(principles) < 2:
         return
     bags = [_Bag(placed) for placed in principles]

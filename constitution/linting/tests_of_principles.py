@@ -76,7 +76,7 @@ def check_tests(placed: PlacedPrinciple) -> Iterable[Finding]:
     """All that `RULES` say about one principle."""
     principle = placed.principle
     if not principle.tests:
-        if not placed.file.is_markdown:
+        if not placed.file.is_markdown and placed.whole("tests"):
             hint = "add a prompt with a `better` and a `worse` reply"
             yield UNTESTED.of(placed, placed.position(), f"`{principle.id}` has no tests", hint)
         return
@@ -85,7 +85,7 @@ def check_tests(placed: PlacedPrinciple) -> Iterable[Finding]:
             hint = "write what a reply that breaks the principle would say"
             position = placed.position("tests", index, "worse")
             yield SAME_REPLIES.of(placed, position, "`better` and `worse` are the same", hint)
-    if not _ABOUT_LENGTH.search(principle.principle):
+    if placed.whole("principle") and not _ABOUT_LENGTH.search(principle.principle):
         yield from _by_length(placed, principle)
 
 
@@ -96,7 +96,7 @@ def _by_length(placed: PlacedPrinciple, principle: Principle) -> Iterable[Findin
             position = placed.position("tests", index, "worse")
             yield LENGTH_ONLY.of(placed, position, "`better` and `worse` differ mostly in length", hint)
     leanings = {_leaning(test) for test in principle.tests}
-    if len(principle.tests) > 1 and len(leanings) == 1 and leanings != {0}:
+    if placed.whole("tests") and len(principle.tests) > 1 and len(leanings) == 1 and leanings != {0}:
         word = "longer" if leanings == {1} else "shorter"
         hint = f"add a test in which the better reply is the {'shorter' if word == 'longer' else 'longer'} one"
         yield ONE_LENGTH.of(placed, placed.position("tests"), f"in every test the better reply is by far the {word} one", hint)

@@ -149,7 +149,7 @@ def check_wording(placed: PlacedPrinciple) -> Iterable[Finding]:
         for word in first.values():
             hint = "say when it holds, or allow it: `# cai: allow C206` and why"
             yield ABSOLUTE.of(placed, placed.position_of(word, key), f"`{key}`: “{word}” allows no exception", hint)
-    text = placed.principle.principle
+    text = placed.principle.principle  # "" where it cannot be read, and then nothing is found
     found = _TWO_RULES.search(text)
     if found:
         problem = f"`principle`: “{found[0]}” joins two rules"
