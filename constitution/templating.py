@@ -105,7 +105,7 @@ def examine(text: str, names: frozenset[str], values: Values | None = None) -> E
         return Examination((), 0)
     text = _as_jinja2_reads(text)
     faults = [] if plain else [*_faults(text, names)]
-    effort = 0 if plain else len(text) * (_EFFORT_OF_FAULTS if faults else 1)
+    effort = 0 if plain else (len(text) + _EFFORT_OF_ANY_CHARS) * (_EFFORT_OF_FAULTS if faults else 1)
     sound = text if not faults else None if len(text) > MAX_TEMPLATE_CHARS else without_faulty_tags(text, faults)
     if values is not None and sound is not None:
         evaluator = Evaluator(environment(), refuse_longer, values)
@@ -120,6 +120,9 @@ def examine(text: str, names: frozenset[str], values: Values | None = None) -> E
 
 _EFFORT_OF_FAULTS = 3
 """To find every fault a text is read up to three times."""
+
+_EFFORT_OF_ANY_CHARS = 50
+"""What even the shortest costs."""
 
 
 def _as_jinja2_reads(text: str) -> str:

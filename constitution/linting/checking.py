@@ -22,8 +22,8 @@ from constitution.linting.wording import check_wording
 from constitution.loading import read_files
 from constitution.reading import ReadFile
 
-_OF_ONE = (check_wording, check_tests, check_demonstrations, check_parameters)
-_OF_ALL = (check_overlap, check_tags)
+_OF_ONE = (check_tests, check_demonstrations, check_parameters)
+_OF_ALL = (check_wording, check_overlap, check_tags)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from constitution.template_places import TEMPLATED
 NEARLY_SAME_TAG = 85.0
 """Tags that are this many percent alike (rapidfuzz's normalised indel similarity)."""
 
+MAX_TAG_PAIRS = 2_500_000
+"""So many pairs of a rare and a common tag are compared, which takes half a second: fifteen hundred of each."""
+
 _KIND = (
     "- id: kind\n  principle: Be kind.\n  applies_to: [requests]\n  tests:\n    - {prompt: Hi, better: Hello., worse: Go.}\n"
 )
@@ -78,16 +81,20 @@ def check_tags(principles: Sequence[PlacedPrinciple]) -> Iterable[Finding]:
     """Tags that are used once in all files, and are nearly a tag that is used more often; or stand twice in one list."""
     places: dict[str, list[tuple[PlacedPrinciple, int]]] = defaultdict(list)
     for placed in principles:
+        here: set[str] = set()
         for index, tag in enumerate(placed.principle.applies_to):
-            if tag in placed.principle.applies_to[:index]:
+            if tag in here:
                 position = placed.position("applies_to", index)
                 yield ODD_TAG.of(placed, position, f"the tag `{tag}` stands here twice", "delete one of them")
             else:
+                here.add(tag)
                 places[tag].append((placed, index))
     common = [tag for tag, uses in places.items() if len(uses) > 1]
     once = [tag for tag, uses in places.items() if len(uses) == 1]
     if not common or not once:
         return
+    if len(once) * len(common) > MAX_TAG_PAIRS:
+        once = once[: MAX_TAG_PAIRS // len(common)]
     from rapidfuzz import process
     from rapidfuzz.distance import Indel
 

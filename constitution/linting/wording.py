@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from constitution.linting.findings import Finding
 from constitution.linting.placed import PlacedPrinciple
 from constitution.linting.rules import Example, Rule
 
 MAX_WORDS = 60
+MAX_QUESTION_CHARS = 800_000
+"""Of `QUESTIONS`, in all files together: a million characters of the worst take more than a second."""
 
 PRESUPPOSES_GUILT = Rule(
     "C203",
@@ -54,7 +56,15 @@ LONG = Rule(
     Example("principle: " + " ".join(["Say it plainly and say it once."] * 9), "principle: Say it plainly and say it once."),
 )
 
-RULES = (PRESUPPOSES_GUILT, LEADING, DOUBLE_BARRELLED, ABSOLUTE, LONG)
+UNSEEN = Rule(
+    "C218",
+    "more questions than are looked at",
+    f"To look for unwise wording takes time. The questions of all files together are looked at up to {MAX_QUESTION_CHARS:,} "
+    "characters, which is more than five thousand principles have.",
+    situation="A file of 4 MB made of nothing but questions.",
+)
+
+RULES = (PRESUPPOSES_GUILT, LEADING, DOUBLE_BARRELLED, ABSOLUTE, LONG, UNSEEN)
 
 _QUOTED_WORDS = 3
 QUESTIONS = ("critique_request", "preference_question")
@@ -126,10 +136,11 @@ _TWO_CLAUSES = re.compile(
     r"\band(?:\s+also)?,?\s+(?:is|are|was|were|does|do|did|has|have|can|could|will|would|should)\s+(?:it|they|he|she|this|that"
     rf"|(?:the|this|that|either|its)(?:\s+\w+)?\s+\w+|{_REPLY})\b"
     r"|\band(?:\s+also)?,?\s+(?:which|what|why|how|where|who)\s+(?:one|reply|is|does|are|do)\b"
-    r"|\bwhether\b[^?]*?\band(?:\s+also)?,?\s+whether\b"
     r"|\band\s+also\b|\band/or\b|\bas\s+well\s+as\b",
     re.IGNORECASE,
 )
+_WHETHER = re.compile(r"\bwhether\b", re.IGNORECASE)
+_AND_WHETHER = re.compile(r"\band(?:\s+also)?,?\s+whether\b", re.IGNORECASE)
 _TWO_RULES = re.compile(r"\band/or\b|\band also\b|\bin addition\b|\bfurthermore\b|\bas well as\b", re.IGNORECASE)
 _ABSOLUTE = re.compile(
     r"\b(?:always|never|under no circumstances?|no matter what|at all times|at any cost|in (?:all|every|any) cases?"
@@ -138,11 +149,24 @@ _ABSOLUTE = re.compile(
 )
 
 
-def check_wording(placed: PlacedPrinciple) -> Iterable[Finding]:
-    """All that `RULES` say about one principle."""
+def check_wording(principles: Sequence[PlacedPrinciple]) -> Iterable[Finding]:
+    """All that `RULES` say about each principle."""
+    asked_chars = 0
+    for placed in principles:
+        yield from _texts(placed)
+        questions = [(key, text) for key, text in placed.texts() if key in QUESTIONS]
+        already = asked_chars
+        asked_chars += sum(len(text) for _, text in questions)
+        if asked_chars <= MAX_QUESTION_CHARS:
+            for key, text in questions:
+                yield from _question(placed, key, text)
+        elif already <= MAX_QUESTION_CHARS:
+            problem = f"more than {MAX_QUESTION_CHARS} characters of questions; none is looked at from here on"
+            yield UNSEEN.of(placed, placed.position(), problem, "check the files one by one")
+
+
+def _texts(placed: PlacedPrinciple) -> Iterable[Finding]:
     for key, text in placed.texts():
-        if key in QUESTIONS:
-            yield from _question(placed, key, text)
         first: dict[str, str] = {}
         for found in _ABSOLUTE.finditer(text):
             first.setdefault(found[0].lower(), found[0])
@@ -202,6 +226,8 @@ def _two_in_one(key: str, text: str) -> str:
         found = _TWO_CRITERIA.search(text) or _TWO_CLAUSES.search(text)
     else:
         found = _TWO_STATES.match(text.strip()) or _TWO_ACTS.match(text.strip()) or _TWO_CLAUSES.search(text)
+        if not found and (first := _WHETHER.search(text)):
+            found = _AND_WHETHER.search(text, first.end())
     if not found:
         return ""
     around = re.search(r"\S+\s+(?:and|as well as)\s+\S+", found[0], re.IGNORECASE)

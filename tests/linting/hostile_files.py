@@ -45,6 +45,19 @@ def _chain() -> str:
 
 _ONE = "principles:\n  - id: kind\n    principle: "
 
+
+def _long_id(identity: str) -> str:
+    return f"  - id: {identity}\n    principle: Be kind.\n"
+
+
+def _questions(words: str, key: str = "critique_request") -> str:
+    """Principles with the longest questions there may be, of the same words over and over."""
+    question = (words * (3900 // len(words))).strip()
+    return _numbered(
+        f"- {{id: a{{}}, principle: b {{}} c, {key}: '{question.replace(chr(39), chr(39) * 2)}'}}\n", "principles:\n"
+    )
+
+
 HOSTILE: dict[str, Callable[[], str | bytes]] = {
     "a line of ten megabytes": lambda: "a" * 10_000_000,
     "a line as long as allowed": lambda: _filled("a", _ONE),
@@ -86,6 +99,99 @@ HOSTILE: dict[str, Callable[[], str | bytes]] = {
     "a long template": lambda: _filled("{{ a }}", _ONE + "'", "'"),
     "open comments of a template": lambda: _filled("{# ", _ONE + "'", "'"),
     "tags": lambda: _numbered("tag{}, ", _ONE + "Be kind.\n    applies_to: [") + "x]\n",
+    "tags of many principles": lambda: _numbered(
+        "- {id: a{}, principle: b {} c, applies_to: [tag-{}, of-{}]}\n", "principles:\n", 6500
+    ),
+    "tags that are nearly each other": lambda: _numbered(
+        "- {id: a{}, principle: b {} c, applies_to: [" + "x-" * 35 + "{}]}\n", "principles:\n", 6500
+    ),
+    "tags used once and twice": lambda: _numbered(
+        "- {id: a{}, principle: b {} c, applies_to: [common-tag-of-two-{}, common-tag-of-two-1{}]}\n", "principles:\n", 6500
+    ),
+    "one tag": lambda: _numbered("tag, ", _ONE + "Be kind.\n    applies_to: [", 30_000) + "x]\n",
+    "different tags": lambda: _numbered("tag{}, ", _ONE + "Be kind.\n    applies_to: [", 30_000) + "x]\n",
+    "improper tags": lambda: _numbered("Tag {}, ", _ONE + "Be kind.\n    applies_to: [", 30_000) + "x]\n",
+    "a million tags": lambda: _filled("t, ", _ONE + "Be kind.\n    applies_to: [", "x]\n"),
+    "a million tags a line each": lambda: _filled("      - t\n", _ONE + "Be kind.\n    applies_to:\n"),
+    "a tag of megabytes": lambda: _filled("a", _ONE + "Be kind.\n    applies_to: [", "]\n"),
+    "an id of megabytes": lambda: _filled("a-", "principles:\n  - id: ", "a\n    principle: Be kind.\n"),
+    "an id of megabytes twice": lambda: "principles:\n" + 2 * _long_id("a" * (SIZE // 2 - 100)),
+    "long ids": lambda: _numbered("- {id: " + "a" * 3900 + "{}, principle: b {} c}\n", "principles:\n"),
+    "ids that are nearly each other": lambda: _numbered(
+        "- {id: " + "a-" * 36 + "{}, principle: b {} c}\n", "principles:\n", 13_000
+    ),
+    "ids in several lines": lambda: _numbered("- {id: 'a\n\n b {}', principle: b {} c}\n", "principles:\n", 9_000),
+    "one id without a text": lambda: _numbered("- {id: a}\n", "principles:\n", 19_000),
+    "unknown keys of megabytes": lambda: "".join(f"{'k' * 390_000}{number}: 1\n" for number in range(9)),
+    "unknown keys like known ones": lambda: _numbered("principle{}s: 1\n", "", 39_000),
+    "unknown keys of one principle": lambda: _numbered("    principel{}: x\n", _ONE + "Be kind.\n", 39_000),
+    "unknown keys of many principles": lambda: _numbered(
+        "- {id: a{}, principle: b {} c, rivision: x, few-shot: y}\n", "principles:\n", 7_900
+    ),
+    "unknown keys with long values": lambda: _numbered("k{}: " + "v " * 1000 + "\n", "", 1900),
+    "many parameters": lambda: _ONE + "Be kind.\n    parameters: {" + _numbered("p{}: 1, ", "", 19_000) + "}\n",
+    "many used parameters": lambda: (
+        _ONE + "'{{ p1 }} {p1} {{ p2 | upper }}'\n    parameters: {" + _numbered("p{}: 1, ", "", 19_000) + "}\n"
+    ),
+    "parameters of megabytes": lambda: _filled("v ", _ONE + "'{{ p }}'\n    parameters: {p: '", "'}\n"),
+    "long parameters": lambda: _ONE + "'{{ p1 ~ p2 }}'\n    parameters:\n" + _numbered("      p{}: " + "v" * 3900 + "\n"),
+    "parameters of many principles": lambda: _numbered(
+        "- {id: a{}, principle: 'b {{ p }} {q} {} c', parameters: {p: 1, q: 2, r: 3}}\n", "principles:\n", 5_000
+    ),
+    "a huge parameter in many texts": lambda: (
+        f"x: &p {'v ' * 1990}\n"
+        + _numbered("- {id: a{}, principle: '{{ p }} {} {{ p }}{{ p }}{{ p }}', parameters: {p: *p}}\n", "principles:\n", 6_500)
+    ),
+    "large templates": lambda: _numbered(
+        "- {id: a{}, principle: '" + "{{ w|upper }} " * 99 + "{}', parameters: {w: x}}\n", "principles:\n"
+    ),
+    "large broken templates": lambda: _numbered(
+        "- {id: a{}, principle: '" + "{{ w }} " * 450 + "{{ z }}{}'}\n", "principles:\n"
+    ),
+    "templates of many faults": lambda: _numbered("- {id: a{}, principle: '" + "{{ a.b }} " * 390 + "{}'}\n", "principles:\n"),
+    "templates of many broken tags": lambda: _numbered(
+        "- {id: a{}, principle: '" + "{{ ( }} " * 480 + "{}'}\n", "principles:\n"
+    ),
+    "templates of many open tags": lambda: _numbered("- {id: a{}, principle: '" + "{{ ( " * 780 + "{}'}\n", "principles:\n"),
+    "templates with a fault at the end": lambda: _numbered(
+        '- {id: a{}, principle: "' + "\\x41" * 900 + '{{ z{} }}"}\n', "principles:\n"
+    ),
+    "costly filters": lambda: (
+        f"x: &p {'v ' * 1990}\n"
+        + _numbered("- {id: a{}, principle: '{{ p" + "|title" * 30 + " }}{}', parameters: {p: *p}}\n", "principles:\n", 6_500)
+    ),
+    "templates that write much": lambda: (
+        f"x: &p {'v ' * 1990}\n"
+        + _numbered("- {id: a{}, principle: '{{ p" + " ~ p" * 13 + " }}{}', parameters: {p: *p}}\n", "principles:\n", 6_500)
+    ),
+    "templates that fail": lambda: _numbered(
+        "- {id: a{}, principle: '" + "{{ w - 1 }}" * 90 + "{}', parameters: {w: x}}\n", "principles:\n"
+    ),
+    "questions of many words": lambda: _questions("whether "),
+    "questions of many ands": lambda: _questions("is and the a "),
+    "questions of many faults": lambda: _questions("this bad "),
+    "questions of many subjects": lambda: _questions("the reply is a-reply's "),
+    "questions of many commas": lambda: _questions("a, b; ", "preference_question"),
+    "deep tests": lambda: _filled("[", _ONE + "Be kind.\n    tests: "),
+    "deep parameters": lambda: _ONE + "Be kind.\n    parameters: " + "{a: " * 90 + "1" + "}" * 90 + "\n",
+    "deep sections of many principles": lambda: _numbered(
+        "- {id: a{}, principle: b {} c, x: " + "[" * 90 + "]" * 90 + "}\n", "principles:\n", 400
+    ),
+    "demonstrations": lambda: (
+        _numbered("{prompt: a {}, draft: b, critique: c}, ", _ONE + "Be kind.\n    demonstrations: [", 9_000) + "]\n"
+    ),
+    "broken demonstrations": lambda: (
+        _numbered("{prompt: a {}, draft: [b]}, ", _ONE + "Be kind.\n    demonstrations: [", 9_000) + "]\n"
+    ),
+    "tests and demonstrations of one topic": lambda: (
+        _ONE
+        + "Be kind.\n    demonstrations: ["
+        + _numbered("{prompt: topic of the zebra {}, draft: b, critique: c}, ", "", 3_900)
+        + "]\n    tests: ["
+        + _numbered("{prompt: other walrus {}, better: b, worse: c}, ", "", 3_900)
+        + "]\n"
+    ),
+    "sources": lambda: _ONE + "Be kind.\n    source: {" + _numbered("s{}: x, ", "", 19_000) + "}\n",
     "questions of tests": lambda: _filled("{prompt: a, better: b, worse: c}, ", _ONE + "Be kind.\n    tests: [", "]"),
     "nulls": lambda: b"\0" * SIZE,
     "no text": lambda: b"\xff\xfe" * (SIZE // 2),

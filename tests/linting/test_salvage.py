@@ -92,8 +92,8 @@ def test_entries_beside_a_broken_one_are_looked_at_and_found_at_their_own_places
     assert _found(tmp_path, text) == [
         ("C115", 4),
         ("C216", 4),
-        ("C114", 5),
         ("C214", 5),
+        ("C114", 5),
         ("C117", 7),
         ("C132", 8),
         ("C109", 10),

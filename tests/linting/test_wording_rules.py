@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from constitution.linting import Finding, lint
+from constitution.linting.wording import MAX_QUESTION_CHARS
 
 
 def _findings(tmp_path: Path, **keys: object) -> list[Finding]:
@@ -189,3 +190,14 @@ def test_each_word_is_told_once_a_text(tmp_path: Path) -> None:
         "`principle`: “Always” allows no exception",
         "`principle`: “never” allows no exception",
     ]
+
+
+def test_questions_are_looked_at_up_to_a_bound_and_the_rest_is_told(tmp_path: Path) -> None:
+    entry = {"principle": "Be kind.", "tests": [{"prompt": "Where?", "better": "Here.", "worse": "Go."}]}
+    asked = "Isn't the reply rude? " + "It is long. " * 300
+    count = MAX_QUESTION_CHARS // len(asked) + 3
+    principles = [{"id": f"a{n}", "critique_request": asked.strip(), **entry} for n in range(count)]
+    (tmp_path / "one.yaml").write_text(json.dumps({"principles": principles}) + "\n")
+    found = [finding.rule for finding in lint([tmp_path]).findings if finding.rule in {"C204", "C218"}]
+    assert found.count("C218") == 1
+    assert count - 4 <= found.count("C204") < count
