@@ -1,7 +1,7 @@
 r"""The Constitutional AI paper's critique and revision requests (`CritiqueRevisionInstructions.json`).
 
 An object of name → `{"prompt": ["\n\nCritiqueRequest: …\n\nCritique:"], "edit_request": …}`, the latter
-`"\n\nRevisionRequest: …\n\nRevision:"`.
+`"\n\nRevisionRequest: …\n\nRevision:"`. The blank line before a request may be missing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from constitution.schema import Constitution
 
 CRITIQUE = ("\n\nCritiqueRequest: ", "\n\nCritique:")
 REVISION = ("\n\nRevisionRequest: ", "\n\nRevision:")
+WITHOUT_LEAD = "without_lead"
+"""The `source` key that names the texts which do not begin with a blank line."""
 _KEYS = frozenset({"prompt", "edit_request"})
 NO_RULE = (
     "The format has no rule apart from its requests, so `principle` repeats the revision request: put it into a rule's words."
@@ -37,9 +39,12 @@ def read(gathering: Gathering) -> None:
             gathering.lose((name,), f"{kind_of(entry)} where an object is expected", Fate.ENTRY)
             continue
         entry = cast("Mapping[str, Any]", entry)
-        critique, revision = _critique(gathering, (name,), entry), _request(gathering, (name,), entry, "edit_request", REVISION)
+        bare: list[str] = []
+        critique = _critique(gathering, (name,), entry, bare)
+        revision = _request(gathering, (name,), entry, "edit_request", REVISION, bare)
         if critique is None or revision is None:
             continue
+        about = {WITHOUT_LEAD: " ".join(bare)} if bare else {}
         gathering.add(
             (name,),
             name=name,
@@ -47,36 +52,44 @@ def read(gathering: Gathering) -> None:
             principle=revision,
             critique_request=critique,
             revision_request=revision,
-            source=gathering.extras((name,), entry, _KEYS),
+            source=gathering.extras((name,), entry, _KEYS) | about,
         )
 
 
 def write(constitution: Constitution) -> object:
-    return {
-        name_of(principle): {
-            "prompt": [critique_of(principle).join(CRITIQUE)],
-            "edit_request": revision_of(principle).join(REVISION),
+    written: dict[str, object] = {}
+    for principle in constitution.principles:
+        bare = principle.source.get(WITHOUT_LEAD, "").split()
+        critique, revision = critique_of(principle).join(CRITIQUE), revision_of(principle).join(REVISION)
+        written[name_of(principle)] = {
+            "prompt": [critique.lstrip("\n") if "prompt" in bare else critique],
+            "edit_request": revision.lstrip("\n") if "edit_request" in bare else revision,
         }
-        for principle in constitution.principles
-    }
+    return written
 
 
-def _critique(gathering: Gathering, path: Path, entry: Mapping[str, Any]) -> str | None:
+def _critique(gathering: Gathering, path: Path, entry: Mapping[str, Any], bare: list[str]) -> str | None:
     prompts: object = entry.get("prompt")
     if not isinstance(prompts, list) or not prompts:
         gathering.lose(path, f"`prompt` is {kind_of(cast('object', prompts))} where a list of texts is expected", Fate.ENTRY)
         return None
     for index in range(1, len(cast("list[object]", prompts))):
         gathering.lose((*path, "prompt", index), "a second wording of the critique request", Fate.PART)
-    return _request(gathering, path, {"prompt": prompts[0]}, "prompt", CRITIQUE)
+    return _request(gathering, path, {"prompt": prompts[0]}, "prompt", CRITIQUE, bare)
 
 
-def _request(gathering: Gathering, path: Path, entry: Mapping[str, Any], key: str, affixes: tuple[str, str]) -> str | None:
+def _request(
+    gathering: Gathering, path: Path, entry: Mapping[str, Any], key: str, affixes: tuple[str, str], bare: list[str]
+) -> str | None:
+    """The request alone; `key` is added to `bare` where no blank line stands before it."""
     text = gathering.text(path, entry, key)
     if text is None:
         return None
     before, after = affixes
+    if text.startswith(before.lstrip("\n")):
+        bare.append(key)
+        before = before.lstrip("\n")
     if not (text.startswith(before) and text.endswith(after)):
-        gathering.lose((*path, key), f"does not begin with {before!r} and end with {after!r}; read as it stands", Fate.PART)
+        gathering.lose((*path, key), f"does not begin with {affixes[0]!r} and end with {after!r}; read as it stands", Fate.PART)
         return text
     return text[len(before) : -len(after)]

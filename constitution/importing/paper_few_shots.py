@@ -1,7 +1,8 @@
 r"""The paper's worked examples of critique and revision (`CritiqueRevisionFewShotPrompts.json`): a list of transcripts.
 
 `\n\nHuman: … \n\nAssistant: … \n\nCritiqueRequest: … \n\nCritique: … \n\nRevisionRequest: … \n\nRevision: …`, mostly with
-`\n\nHuman:` at the end, the separator to the next. Examples with the same two requests become one principle's demonstrations.
+`\n\nHuman:` at the end, the separator to the next; the blank line at the beginning may be missing. Examples with the same two
+requests become one principle's demonstrations.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SEPARATOR = HUMAN.rstrip()
 PARTS = ("\n\nCritiqueRequest: ", "\n\nCritique: ", "\n\nRevisionRequest: ", "\n\nRevision: ")
 _ORDER = "order"
 _UNSEPARATED = "without_separator"
+_UNLED = "without_lead"
 
 
 def recognise(source: Source) -> bool:
@@ -34,6 +36,7 @@ class _Example:
     requests: tuple[str, str]
     demonstration: Demonstration
     separated: bool
+    led: bool
 
 
 def read(gathering: Gathering) -> None:
@@ -54,9 +57,11 @@ def read(gathering: Gathering) -> None:
         if gathering.add((group[0][0],), words=critique, demonstrations=demonstrations, **fields):
             shown |= {index: gathering.principles[-1].id for index, _ in group}
     gathering.remember(_ORDER, " ".join(shown[index] for index in sorted(shown)))
-    ends = [str(number) for number, (_, example) in enumerate(examples, start=1) if not example.separated]
-    if ends:
+    numbered = [(str(number), example) for number, (_, example) in enumerate(examples, start=1)]
+    if ends := [number for number, example in numbered if not example.separated]:
         gathering.remember(_UNSEPARATED, " ".join(ends))
+    if starts := [number for number, example in numbered if not example.led]:
+        gathering.remember(_UNLED, " ".join(starts))
     gathering.remarks += transcripts.told((example.demonstration.prompt for _, example in examples), "worked example")
 
 
@@ -68,8 +73,11 @@ def write(constitution: Constitution) -> object:
     about = constitution.source if is_from(constitution, NAME) else {}
     texts = [waiting[identity].pop(0) for identity in about.get(_ORDER, "").split() if waiting.get(identity)]
     texts += [text for rest in waiting.values() for text in rest]
-    unseparated = about.get(_UNSEPARATED, "").split()
-    return [text if str(number) in unseparated else text + SEPARATOR for number, text in enumerate(texts, start=1)]
+    unseparated, unled = (frozenset(about.get(key, "").split()) for key in (_UNSEPARATED, _UNLED))
+    return [
+        (text.lstrip("\n") if str(number) in unled else text) + ("" if str(number) in unseparated else SEPARATOR)
+        for number, text in enumerate(texts, start=1)
+    ]
 
 
 def _example(gathering: Gathering, index: int, text: object) -> _Example | None:
@@ -78,7 +86,8 @@ def _example(gathering: Gathering, index: int, text: object) -> _Example | None:
         return None
     separated = text.endswith(SEPARATOR)
     pieces: list[str] = []
-    rest = text.removesuffix(SEPARATOR)
+    led = not text.startswith(HUMAN.lstrip("\n"))
+    rest = ("" if led else "\n\n") + text.removesuffix(SEPARATOR)
     for part in PARTS:
         piece, found, rest = rest.partition(part)
         if not found:
@@ -95,7 +104,7 @@ def _example(gathering: Gathering, index: int, text: object) -> _Example | None:
         return None
     texts = {"prompt": prompt, "draft": draft, "critique": critique, "revision": rest}
     demonstration = gathering.demonstration((index,), **texts)
-    return demonstration and _Example((critique_request, revision_request), demonstration, separated)
+    return demonstration and _Example((critique_request, revision_request), demonstration, separated, led)
 
 
 def _transcript(principle: Principle, shown: Demonstration) -> str:

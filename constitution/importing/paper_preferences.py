@@ -1,13 +1,17 @@
-r"""The paper's preference principles (`RLMadisonInstructions.json`): a list of `"\n<principle> Options:"`."""
+r"""The paper's preference principles (`RLMadisonInstructions.json`): a list of `"\n<principle> Options:"`.
+
+The line end before a principle may be missing.
+"""
 
 from __future__ import annotations
 
 from constitution.importing.exporting import given
 from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering, kind_of
+from constitution.importing.paper_critiques import WITHOUT_LEAD
 from constitution.importing.sources import Source
 from constitution.rendering import principle_text
-from constitution.schema import Constitution
+from constitution.schema import Constitution, Principle
 
 BEFORE, AFTER = "\n", " Options:"
 
@@ -22,13 +26,14 @@ def read(gathering: Gathering) -> None:
         if not isinstance(text, str):
             gathering.lose((index,), f"{kind_of(text)} where a text is expected", Fate.ENTRY)
             continue
-        if not (text.startswith(BEFORE) and text.endswith(AFTER)):
-            gathering.lose((index,), f"does not begin with {BEFORE!r} and end with {AFTER!r}; read as it stands", Fate.PART)
         principle = text.removeprefix(BEFORE).removesuffix(AFTER)
-        gathering.add((index,), words=principle, principle=principle)
+        about = {} if text.startswith(BEFORE) else {WITHOUT_LEAD: "principle"}
+        gathering.add((index,), words=principle, principle=principle, source=about)
 
 
 def write(constitution: Constitution) -> object:
-    return [
-        f"{BEFORE}{given(principle, 'principle') or principle_text(principle)}{AFTER}" for principle in constitution.principles
-    ]
+    return [f"{_lead(each)}{given(each, 'principle') or principle_text(each)}{AFTER}" for each in constitution.principles]
+
+
+def _lead(principle: Principle) -> str:
+    return "" if principle.source.get(WITHOUT_LEAD) == "principle" else BEFORE

@@ -14,10 +14,12 @@ from constitution.importing.findings import Fate
 from constitution.importing.gathering import Gathering
 from constitution.importing.markdown_list import is_list
 from constitution.importing.outlines import Section, read_outline
-from constitution.importing.priorities import Priority, find_priorities
-from constitution.importing.sentences import assistant_names, rule_of, sentences
+from constitution.importing.priorities import Priority, StatedOrder, apply_order, find_orders
+from constitution.importing.sentences import SectionRules, Sentence, assistant_names, rules_of, sentences
 from constitution.importing.sources import Kind, Source
 from constitution.schema import MAX_PROSE_CHARS
+
+_QUOTED_CHARS = 80
 
 
 def recognise(source: Source) -> bool:
@@ -34,17 +36,19 @@ def read(gathering: Gathering) -> None:
     title = headings[0].heading if [each.level for each in headings].count(1) == 1 == headings[0].level else ""
     if title:
         gathering.entitle(title, headings[0].line)
-    order = find_priorities(outline.sections)
+    order = _order(gathering, outline.sections)
     names = assistant_names(sections)
-    rules = {section.line: rule_of(section, names) for section in sections}
-    if not any(rules.values()):  # another language: what asks for something cannot be told
-        rules = {section.line: next(sentences(section.blocks), "") for section in sections}
+    rules = {section.line: rules_of(section, names) for section in sections}
+    if not any(each.rule for each in rules.values()):  # another language: what asks for something cannot be told
+        first = {section.line: next(sentences(section.blocks), None) for section in sections}
+        rules = {line: SectionRules(sentence.text if sentence else "") for line, sentence in first.items()}
     for section in sections:
         gathering.entries += 1
         if section.level and not any(block.kind == "paragraph" for block in section.blocks) and section.items:
             _add_items(gathering, section, order.get(section.line), title)
-        elif section.level and (rule := rules[section.line]):
-            _add(gathering, section, rule, order.get(section.line), title)
+        elif section.level and (found := rules[section.line]).rule:
+            if _add(gathering, section, found.rule, order.get(section.line), title):
+                _tell_others(gathering, section, found.others)
         else:
             _describe(gathering, section)
     gathering.remarks.append(
@@ -52,6 +56,22 @@ def read(gathering: Gathering) -> None:
     )
     if order:
         gathering.remarks.append(_told(order.values()))
+
+
+def _order(gathering: Gathering, sections: list[Section]) -> dict[int, Priority]:
+    """The priorities of the first order that speaks of the sections; every other one is told."""
+    applied: dict[int, Priority] = {}
+    for each in find_orders(sections):
+        if applied:
+            _tell_order(gathering, each, "another one has become weights")
+        elif not (applied := apply_order(sections, each)):
+            _tell_order(gathering, each, "no two sections are about its entries")
+    return applied
+
+
+def _tell_order(gathering: Gathering, order: StatedOrder, why: str) -> None:
+    told = f"the priority order “{', '.join(order.names)[:_QUOTED_CHARS]}” is no part of the weights: {why}"
+    gathering.lose_at(order.line, 1, told, Fate.PROSE, order.section.heading)
 
 
 def _told(priorities: Iterable[Priority]) -> str:
@@ -62,12 +82,20 @@ def _told(priorities: Iterable[Priority]) -> str:
     return f"The priority order of line {found[0].line} became weights, the chance to be drawn: {weights}{missing}."
 
 
-def _add(gathering: Gathering, section: Section, rule: str, priority: Priority | None, title: str) -> None:
+def _tell_others(gathering: Gathering, section: Section, others: Iterable[Sentence]) -> None:
+    """A principle has room for one rule: what else the section asks for stands in its rationale only."""
+    for each in others:
+        quoted = each.text if len(each.text) <= _QUOTED_CHARS else f"{each.text[:_QUOTED_CHARS].rstrip()}…"
+        told = f"“{' '.join(quoted.split())}” asks for something too, and is no principle of its own"
+        gathering.lose_at(each.line, 1, told, Fate.PROSE, section.heading)
+
+
+def _add(gathering: Gathering, section: Section, rule: str, priority: Priority | None, title: str) -> bool:
     fields: dict[str, Any] = {"rationale": _rationale(gathering, section, priority, section.text)}
     if priority:
         fields["weight"] = priority.weight
     about = _under(section, title)
-    gathering.add_at(section.line, 1, name=section.heading, words=rule, principle=rule, source=about, **fields)
+    return gathering.add_at(section.line, 1, name=section.heading, words=rule, principle=rule, source=about, **fields)
 
 
 def _add_items(gathering: Gathering, section: Section, priority: Priority | None, title: str) -> None:

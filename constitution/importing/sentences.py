@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from constitution.importing.outlines import Block, Section
 
@@ -55,27 +56,45 @@ def assistant_names(sections: Iterable[Section]) -> frozenset[str]:
     return _ASSISTANTS | {word for word, count in counts.items() if count >= often and word not in _OTHERS}
 
 
-def rule_of(section: Section, names: frozenset[str]) -> str:
-    """The section's rule, with the list that a closing colon leads up to; "" when no sentence asks for anything."""
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence, and the line on which its paragraph or item begins."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRules:
+    """What a section asks for: most plainly in `rule` ("" when in no sentence), and besides in `others`."""
+
+    rule: str
+    others: Sequence[Sentence] = ()
+
+
+def rules_of(section: Section, names: frozenset[str]) -> SectionRules:
+    """The section's rule, with the list that a closing colon leads up to; and whatever else in it asks for something."""
     who = "|".join(sorted(map(re.escape, names)))
     asked = re.compile(rf"(?P<before>.*?)\b(?:{who})(?:[’']s \w+)?(?: \w+)? {_MODAL}\b", re.IGNORECASE)
-    best, rule = 0, ""
-    for sentence in sentences(section.blocks):
-        score = _score(sentence, asked, names)
-        if score > best:
-            best, rule = score, sentence
-    return rule
+    scored = [(_score(each.text, asked, names), each) for each in sentences(section.blocks)]
+    best = max((score for score, _ in scored), default=0)
+    if best <= 0:
+        return SectionRules("")
+    rule = next(each for score, each in scored if score == best)
+    items = (Sentence(item.line, item.plain) for item in section.items if item.plain and item.plain not in rule.text)
+    scored += [(_score(each.text, asked, names), each) for each in items]
+    return SectionRules(rule.text, [each for score, each in scored if score > 0 and each.text != rule.text])
 
 
-def sentences(blocks: Sequence[Block]) -> Iterator[str]:
+def sentences(blocks: Sequence[Block]) -> Iterator[Sentence]:
     """The sentences of the paragraphs among `blocks`; one that ends in a colon takes the list below it along."""
     for block, below in zip(blocks, [*blocks[1:], None], strict=True):
         if block.kind != "paragraph":
             continue
         *complete, last = _END.split(block.plain)
-        yield from (each for each in complete if each)
+        yield from (Sentence(block.line, each) for each in complete if each)
         if last:
-            yield _with_list(last, below)
+            yield Sentence(block.line, _with_list(last, below))
 
 
 def _with_list(sentence: str, below: Block | None) -> str:

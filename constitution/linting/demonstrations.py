@@ -11,6 +11,9 @@ from constitution.linting.words import topic_words
 from constitution.rendering import FAULT, NOTHING_TO_CHANGE, read_critique
 from constitution.schema import Demonstration
 
+MAX_COMPARED = 1000
+"""Tests, and demonstrations, of one principle whose topics are compared; each test with each demonstration."""
+
 _SHOWN = "principle: Do not shout.\ndemonstrations:\n  - prompt: Is the bakery open?\n    draft: {}\n    critique: {}\n"
 
 CONTRADICTS_ITSELF = Rule(
@@ -92,9 +95,9 @@ def _topics(placed: PlacedPrinciple) -> Iterable[Finding]:
     principle = placed.principle
     own = topic_words(principle.principle)
     topics = [topic_words(each.prompt) - own for each in principle.demonstrations]
-    for index, test in enumerate(principle.tests):
+    for index, test in enumerate(principle.tests[:MAX_COMPARED]):
         asked = topic_words(test.prompt) - own
-        for number, shown in enumerate(topics):
+        for number, shown in enumerate(topics[:MAX_COMPARED]):
             shared = asked & shown
             if shared and (len(shared) > 1 or 2 * len(shared) >= min(len(asked), len(shown))):
                 told = ", ".join(f"`{word}`" for word in sorted(shared))

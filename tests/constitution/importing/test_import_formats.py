@@ -110,6 +110,37 @@ def test_a_request_in_another_wording_and_a_second_one_are_told_with_their_place
     assert {"a.prompt[1]", "a.edit_request", "b", "c"} == set(back.places)
 
 
+@pytest.mark.parametrize(
+    ("format_name", "content"),
+    [
+        (
+            "paper-critiques",
+            {
+                name: {"prompt": [entry["prompt"][0].lstrip()], "edit_request": entry["edit_request"].lstrip()}
+                for name, entry in CRITIQUES.items()
+            },
+        ),
+        (
+            "paper-critiques",
+            {**CRITIQUES, "half": CRITIQUES["rude0"] | {"edit_request": "RevisionRequest: Go on.\n\nRevision:"}},
+        ),
+        ("paper-preferences", [PREFERENCES[0].lstrip(), PREFERENCES[1]]),
+        ("paper-few-shots", [FEW_SHOTS[0].lstrip(), *FEW_SHOTS[1:]]),
+    ],
+    ids=["requests", "half of them", "preferences", "worked examples"],
+)
+def test_the_papers_shapes_are_known_without_their_leading_blank_lines_and_come_back_so(
+    tmp_path: Path, format_name: str, content: Any
+) -> None:
+    """Once a request kept its label, `CritiqueRequest: `, and was told as "read as it stands"."""
+    chosen, result, constitution, back = imported(tmp_path, "paper.json", content)
+    assert (chosen.name, result.losses) == (format_name, [])
+    for principle in constitution.principles:
+        assert not any("Request:" in text for text in (principle.critique_request or "", principle.revision_request or ""))
+    assert back is not None
+    assert back.same == "bytes"
+
+
 def test_worked_examples_with_the_same_requests_are_one_principles_demonstrations(tmp_path: Path) -> None:
     _, result, constitution, back = imported(tmp_path, "shots.json", FEW_SHOTS)
     kind, vain = constitution.principles

@@ -9,7 +9,7 @@ from samples import PROSE, imported
 
 from constitution.importing import Fate
 from constitution.importing.outlines import read_outline
-from constitution.importing.priorities import find_priorities
+from constitution.importing.priorities import apply_order, find_orders
 
 
 def test_a_section_gives_its_sentence_that_asks_and_its_whole_text_as_the_reason(tmp_path: Path) -> None:
@@ -97,7 +97,8 @@ def test_an_entry_shares_its_section_with_the_entry_that_names_it_better() -> No
     text = "# D\n\nIn order of priority:\n\n1. Broadly safe\n2. Broadly fair\n3. Kind help\n\n"
     text += "## Being broadly fair\n\nx\n\n## Kindness\n\ny"
     sections = read_outline(text).sections
-    found = find_priorities(sections)
+    (order,) = find_orders(sections)
+    found = apply_order(sections, order)
     assert {section.heading: found[section.line].rank for section in sections if section.line in found} == {
         "Being broadly fair": 2,
         "Kindness": 3,
@@ -115,3 +116,94 @@ def test_a_section_longer_than_a_rationale_is_cut_at_a_paragraph_and_told(tmp_pa
     _, result, constitution, _ = imported(tmp_path, "a.md", "# A\n\n" + "\n\n".join([paragraph.strip()] * 8))
     assert len(constitution.principles[0].rationale) <= 40_000
     assert [(loss.line, loss.fate) for loss in result.losses] == [(1, Fate.PART)]
+
+
+SECTIONS = "\n\n## Being safe\n\nThe assistant must be safe.\n\n## Ethics\n\nThe assistant must be fair.\n\n## Helpfulness\n\n"
+SECTIONS += "The assistant must help.\n"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "Safety first, then ethics, then helpfulness.",
+        "Where they clash, safety comes first, then ethics, and then helpfulness.",
+        "Safety comes first, followed by ethics and then helpfulness.",
+        "Our priorities: first safety, then ethics, finally helpfulness.",
+        "These have priority in this order: 1. safety, 2. ethics, 3. helpfulness.",
+        "We rank them by priority, (1) safety, (2) ethics and (3) helpfulness. The list is short.",
+        "In order of importance: safety, ethics, and helpfulness.",
+        "We prioritise safety over ethics over helpfulness.",
+    ],
+)
+def test_a_priority_order_in_a_sentence_becomes_weights(tmp_path: Path, stated: str) -> None:
+    _, result, constitution, _ = imported(tmp_path, "a.md", f"# Rules\n\nTea is nice. {stated}{SECTIONS}")
+    assert [principle.weight for principle in constitution.principles] == [3.0, 2.0, 1.0]
+    assert result.remarks[-1].startswith("The priority order of line 3 became weights")
+    assert not [loss for loss in result.losses if "priority order" in loss.what]
+
+
+@pytest.mark.parametrize(
+    ("stated", "names"),
+    [
+        ("Calm first, then colour, then comfort.", "Calm, colour, comfort"),
+        ("The order of priority is this: 1. calm, 2. colour, 3. comfort.", "calm, colour, comfort"),
+        ("These come in order of priority:\n\n1. Calm\n2. Colour", "Calm, Colour"),
+    ],
+)
+def test_an_order_that_is_about_no_sections_is_told(tmp_path: Path, stated: str, names: str) -> None:
+    _, result, constitution, _ = imported(tmp_path, "a.md", f"# Rules\n\n{stated}{SECTIONS}")
+    assert {principle.weight for principle in constitution.principles} == {1.0}
+    (loss,) = [loss for loss in result.losses if "priority order" in loss.what]
+    assert f"“{names}”" in loss.what
+    assert loss.fate is Fate.PROSE
+    assert loss.line in {3, 5}
+
+
+def test_a_second_order_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    stated = "Safety first, then ethics, then helpfulness.\n\nIn order of priority: helpfulness, ethics, safety."
+    _, result, constitution, _ = imported(tmp_path, "a.md", f"# Rules\n\n{stated}{SECTIONS}")
+    assert [principle.weight for principle in constitution.principles] == [3.0, 2.0, 1.0]
+    assert [(loss.line, "another one" in loss.what) for loss in result.losses if "priority order" in loss.what] == [(5, True)]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "First read the question, then answer it.",
+        "Read the question first, then answer.",
+        "The library opened first in 1901, then in 1950.",
+        "There are 2. and 3. floors, and 1. is closed.",
+        "See 1. above.",
+        "The doors have priority: they close.",
+    ],
+)
+def test_what_only_looks_like_an_order_is_none(tmp_path: Path, sentence: str) -> None:
+    _, result, constitution, _ = imported(tmp_path, "a.md", f"# Rules\n\n{sentence}{SECTIONS}")
+    assert {principle.weight for principle in constitution.principles} == {1.0}
+    assert not [loss for loss in result.losses if "priority order" in loss.what]
+
+
+def test_what_a_section_asks_for_besides_its_rule_is_told_sentence_by_sentence(tmp_path: Path) -> None:
+    """A principle has room for one rule; the others once stood in the rationale without a word in the report."""
+    text = """# House
+
+The assistant must be brief. The sun is far. It should also name its source.
+
+Never shout at a guest.
+
+- Answer first.
+- The door is green.
+"""
+    _, result, constitution, _ = imported(tmp_path, "a.md", text)
+    assert constitution.principles[0].principle == "The assistant must be brief."
+    told = [(loss.line, loss.what.split("”")[0].strip("“"), loss.fate) for loss in result.losses]
+    assert told == [
+        (3, "It should also name its source.", Fate.PROSE),
+        (5, "Never shout at a guest.", Fate.PROSE),
+        (7, "Answer first.", Fate.PROSE),
+    ]
+
+
+def test_the_list_that_a_rule_takes_along_is_not_told_as_left_out(tmp_path: Path) -> None:
+    _, result, *_ = imported(tmp_path, "a.md", "# House\n\nThe assistant must:\n\n- Answer first.\n- Be kind.\n")
+    assert result.losses == []
