@@ -114,14 +114,14 @@ def _tell(kind: str, loc: Loc, given: Any, context: Mapping[str, Any], message: 
 
 def _unknown_key(loc: Loc, given: object, *, guess: bool) -> tuple[str, str]:
     model = _model_at(loc[:-1])
-    held = cast("Mapping[str, object]", given) if isinstance(given, dict) else {}
+    held = cast("dict[str, object]", given) if isinstance(given, dict) else dict[str, object]()
     meant = meant_field(model, str(loc[-1]), held) if guess else None
     return f"unknown key {_name(loc)}", f"did you mean `{meant}`?" if meant else f"keys here: {', '.join(model.model_fields)}"
 
 
 def meant_field(model: type[BaseModel], key: str, given: Container[str]) -> str | None:
     """The field that an unknown key most likely stands for: by its name, or by what people call it; none of those `given`."""
-    names = {name: name for name in model.model_fields} | _ALIASES[model]
+    names = {**{name: name for name in model.model_fields}, **_ALIASES[model]}
     word = key[:_SHOWN_CHARS].lower().replace("-", "_").replace(" ", "_")
     found = word if word in names else nearest(word, (name for name, field in names.items() if field not in given))
     field = names[found] if found else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from constitution.importing.outlines import Section
 
@@ -130,7 +130,7 @@ def _numbered(text: str) -> tuple[str, ...]:
     markers = list(_NUMBER.finditer(text))
     starts = [at for at, marker in enumerate(markers) if marker["number"] == "1"]
     for start in starts:
-        rest = islice(markers, start, start + MAX_RANKS)
+        rest = markers[start : start + MAX_RANKS]
         run = [marker for _, marker in takewhile(lambda pair: int(pair[1]["number"]) == pair[0], enumerate(rest, start=1))]
         ends = [*(marker.start() for marker in run[1:]), run[-1].end() + _MAX_NAME_CHARS]
         names = [_entry(text[marker.end() : end]) for marker, end in zip(run, ends, strict=True)]
