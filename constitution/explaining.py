@@ -124,8 +124,7 @@ def meant_field(model: type[BaseModel], key: str, given: Container[str]) -> str 
     names = {**{name: name for name in model.model_fields}, **_ALIASES[model]}
     word = key[:_SHOWN_CHARS].lower().replace("-", "_").replace(" ", "_")
     found = word if word in names else nearest(word, (name for name, field in names.items() if field not in given))
-    field = names[found] if found else None
-    return None if field in given else field
+    return None if found is None or names[found] in given else names[found]
 
 
 def _at(value: object, loc: Loc) -> object:
