@@ -17,7 +17,7 @@ from whole_runs import write_config, write_prompts
 from cai.cli.summary import print_summary, summary_json
 from cai.config import read_config
 from cai.errors import CaiError
-from cai.pipeline import RunSummary, StageProgress, open_session, read_inputs, run
+from cai.pipeline import RunSummary, open_session, read_inputs, run
 from cai.pipeline.exporting import pairs
 from cai.pipeline.learning import anchors
 from cai.records import Outcome, RecordKind, RevisionRecord, Stage
@@ -46,13 +46,16 @@ def gated_config(folder: Path, model: Path, **gate: Any) -> Path:
 def complete(config: Path, until: Stage = Stage.EXPORT, stop_at: tuple[str, int] | None = None) -> RunSummary:
     """Run; with `stop_at`, stop with KeyboardInterrupt when a stage has told so many times of its progress."""
     told = Counter[str]()
+    with open_session(read_inputs(read_config(config, (), {}).config)) as session:
+        tell = session.meter.tell
 
-    def tell(progress: StageProgress) -> None:
-        told[progress.stage] += 1
-        if (progress.stage, told[progress.stage]) == stop_at:
-            raise KeyboardInterrupt
+        def counted(stage: str, *numbers: Any, **more: Any) -> None:
+            tell(stage, *numbers, **more)
+            told[stage] += 1
+            if (stage, told[stage]) == stop_at:
+                raise KeyboardInterrupt
 
-    with open_session(read_inputs(read_config(config, (), {}).config), tell) as session:
+        session.meter.tell = counted
         return run(session, until=until)
 
 
