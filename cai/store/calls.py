@@ -5,18 +5,22 @@ Finished calls gather in memory and are committed together: by count, by time an
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from cai.errors import StoreError
+from cai.store.checksums import row_checksum
 from cai.store.database import Database
 
 COMMIT_SECONDS = 1.0
 """A finished call waits no longer than this for its commit, also while the engine computes the next batch."""
 
 KEYS_PER_QUERY = 500
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,14 @@ class StoredCall:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    failed: bool = False
+    """`result` is a failure that another try would not spare."""
+
+    @property
+    def row(self) -> tuple[str | float, ...]:
+        """As it stands in the database, without its checksum."""
+        figures = (self.prompt_tokens, self.completion_tokens, float(self.seconds), int(self.failed))
+        return (self.key, self.kind, self.stage, self.result, *figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +67,15 @@ class Usage:
 
 
 class CallTable:
-    """Finished calls of one run: those on the disk and those waiting for the next commit."""
+    """Finished calls of one run: those on the disk and those waiting for the next commit.
+
+    A stored call whose checksum is not that of its row counts as not there: it is told, and computed again.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[str, StoredCall] = {}
+        self._damaged: set[str] = set()
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._late_problem: StoreError | None = None
@@ -69,18 +85,24 @@ class CallTable:
         """How many finished calls are not committed yet."""
         return len(self._waiting)
 
+    @property
+    def damaged(self) -> int:
+        """How many stored calls this process asked for, found damaged, and has not put another in place of yet."""
+        return len(self._damaged)
+
     def find(self, keys: Sequence[str]) -> dict[str, StoredCall]:
         """The stored calls among `keys`."""
         with self._lock:
             found = {key: self._waiting[key] for key in keys if key in self._waiting}
+        damaged: set[str] = set()
         for some in _batches(keys):
             marks = ",".join("?" * len(some))
-            rows = self._database.query(
-                "SELECT key, kind, stage, result, prompt_tokens, completion_tokens, seconds "  # noqa: S608 (only question marks)
-                f"FROM calls WHERE key IN ({marks})",
-                some,
-            )
-            found |= {row[0]: StoredCall(*row) for row in rows}
+            for *row, checksum in self._database.query(f"SELECT * FROM calls WHERE key IN ({marks})", some):  # noqa: S608 (only question marks)
+                if row_checksum(*row) == checksum:
+                    found[row[0]] = StoredCall(*row[:7], failed=bool(row[7]))
+                elif row[0] not in found:
+                    damaged.add(row[0])
+        self._note_damaged(damaged)
         return found
 
     def add(self, *calls: StoredCall) -> None:
@@ -109,36 +131,46 @@ class CallTable:
             waiting = list(self._waiting.values())
         if not waiting or self._database.in_transaction:
             return
+        with self._lock:
+            mended = [call.key for call in waiting if call.key in self._damaged]
         with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM calls WHERE key = ?", [(key,) for key in mended])
             connection.executemany(
-                "INSERT OR IGNORE INTO calls (key, kind, stage, result, prompt_tokens, completion_tokens, seconds) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(c.key, c.kind, c.stage, c.result, c.prompt_tokens, c.completion_tokens, c.seconds) for c in waiting],
+                "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*call.row, row_checksum(*call.row)) for call in waiting],
             )
         with self._lock:
+            self._damaged.difference_update(mended)
             for call in waiting:
                 self._waiting.pop(call.key, None)
 
     def examples(self, stage: str, kind: Literal["generate", "score"], limit: int) -> list[str]:
         """Results of up to `limit` answered calls of one stage, as JSON: drawn by their keys, so always alike."""
         rows = self._database.query(
-            "SELECT result FROM calls WHERE stage = ? AND kind = ? AND json_extract(result, '$.cause') IS NULL "
-            "ORDER BY key LIMIT ?",
+            "SELECT * FROM calls WHERE stage = ? AND kind = ? AND NOT failed ORDER BY key LIMIT ?",
             (stage, kind, limit),
         )
-        return [result for (result,) in rows]
+        return [row[3] for *row, checksum in rows if row_checksum(*row) == checksum]
 
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost in this run folder, over all its processes. `reused` is 0: it belongs to a process."""
         self.flush()
         rows = self._database.query(
-            "SELECT stage, count(*), sum(json_extract(result, '$.cause') IS NOT NULL), "
-            "sum(prompt_tokens), sum(completion_tokens), sum(seconds) FROM calls GROUP BY stage ORDER BY min(rowid)"
+            "SELECT stage, count(*), sum(failed), sum(prompt_tokens), sum(completion_tokens), sum(seconds) "
+            "FROM calls GROUP BY stage ORDER BY min(rowid)"
         )
         return {
             stage: Usage(calls=calls, failures=failures, prompt_tokens=prompt, completion_tokens=completion, seconds=seconds)
             for stage, calls, failures, prompt, completion, seconds in rows
         }
+
+    def _note_damaged(self, keys: set[str]) -> None:
+        with self._lock:
+            fresh = keys - self._damaged
+            self._damaged |= keys
+        if fresh:
+            some = "a stored model call is" if len(fresh) == 1 else f"{len(fresh)} stored model calls are"
+            LOG.warning("%s: %s damaged and will be computed again; `cai doctor` says more.", self._database.path, some)
 
     def _flush_late(self) -> None:
         try:

@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cai.errors import StoreError
 from cai.store.files import RESUME_HINT
+from cai.store.schema import APPLICATION_ID, SCHEMA_VERSION, create_schema, migrate, missing_rules
 
-APPLICATION_ID = 0x43414931  # "CAI1": tells our file from any other SQLite file
-SCHEMA_VERSION = 1
+READS_BESIDE_A_WRITER = 20
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class _FileState:
+    """Of the database and of its write-ahead log: inode, size in bytes and time of change of each; None for no file."""
+
+    database: tuple[int, int, int] | None
+    log: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, path: Path) -> _FileState:
+        return cls(_state(path), _state(path.with_name(f"{path.name}-wal")))
 
 
 class Database:
@@ -37,9 +52,9 @@ class Database:
         self._depth = 0
         self._owner = 0
         with self._errors():
-            self._connection = _connect_read_only(path) if read_only else _connect(path)
+            self._connection, self._seen = _connect_read_only(path) if read_only else (_connect(path), None)
             try:
-                self._prepare(read_only=read_only)
+                self._settled(lambda: self._prepare(read_only=read_only))
             except BaseException:
                 self._connection.close()
                 raise
@@ -72,41 +87,83 @@ class Database:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         with self._lock, self._errors():
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._settled(lambda: self._connection.execute(sql, parameters).fetchall())
 
     def close(self) -> None:
         with self._lock, suppress(sqlite3.Error):
             self._connection.close()
 
+    def _settled(self, read: Callable[[], Read]) -> Read:
+        """What `read` gives: done again, with the file opened anew, if a writer came while it was read as a plain file."""
+        for _ in range(READS_BESIDE_A_WRITER):
+            try:
+                found = read()
+            except (sqlite3.Error, StoreError):
+                if not self._changed():
+                    raise
+            else:
+                if not self._changed():
+                    return found
+            self._connection.close()
+            self._connection, self._seen = _connect_read_only(self.path)
+        raise StoreError(f"{self.path}: another process changes it faster than it can be read.", "Try again in a moment.")
+
+    def _changed(self) -> bool:
+        return self._seen is not None and self._seen != _FileState.of(self.path)
+
     def _prepare(self, *, read_only: bool) -> None:
-        connection = self._connection
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        version = self._version()
+        if version == 0 and read_only:
+            raise StoreError(f"{self.path}: the run has not begun; there is nothing to read.", "Start it with `cai run`.")
+        if not read_only:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+        if version:
+            self._check(quick=read_only)
+        if version < SCHEMA_VERSION:
+            if read_only:
+                self._connection, self._seen = _copy_in_memory(self._connection), None
+            self._upgrade(version)
+        if not read_only:
+            if rules := missing_rules(self._connection):
+                raise self._corrupt(f"somebody changed the definition of {', '.join(rules[:3])}")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+
+    def _version(self) -> int:
+        """Of the schema; 0 for a file with nothing in it yet."""
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         # A process killed while it made the file leaves an empty one: it is made anew, nothing is lost.
-        fresh = application == 0 and version == 0 and tables == 0
-        if not fresh and application != APPLICATION_ID:
+        if application == 0 and version == 0 and tables == 0:
+            return 0
+        if application != APPLICATION_ID:
             raise StoreError(f"{self.path}: a database, but not one of this program.", "Choose another run folder.")
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path}: written by a newer version of this program (schema {version}; this one knows {SCHEMA_VERSION}).",
                 "Upgrade with `pip install -U constitution-cai`, or choose another run folder.",
             )
-        if fresh and read_only:
-            raise StoreError(f"{self.path}: the run has not begun; there is nothing to read.", "Start it with `cai run`.")
-        if fresh:
-            connection.execute("PRAGMA journal_mode = WAL")
-        if not read_only:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-        if fresh:
-            schema = resources.files("cai.store").joinpath("schema.sql").read_text(encoding="utf-8")
-            marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-            connection.executescript(f"BEGIN IMMEDIATE; {marks} {schema}; COMMIT;")
-            return
-        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if version < 1:
+            raise self._corrupt(f"it says that its schema is {version}")
+        return version
+
+    def _check(self, *, quick: bool) -> None:
+        # The quick check leaves out whether indices agree with their tables, and is several times as fast.
+        problem = self._connection.execute(f"PRAGMA {'quick' if quick else 'integrity'}_check(1)").fetchone()[0]
         if problem != "ok":
             raise self._corrupt(str(problem))
+
+    def _upgrade(self, version: int) -> None:
+        """Make the schema, or bring that of an earlier version here: all of it or nothing."""
+        try:
+            with self.transaction() as connection:
+                if version == 0:
+                    create_schema(connection)
+                else:
+                    migrate(connection, version)
+        except sqlite3.IntegrityError as error:
+            raise self._corrupt(f"schema {version}, and its ledger does not balance: {error}") from error
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -149,20 +206,44 @@ class Database:
         )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    address = f"{path.resolve().as_uri()}?mode=ro"
-    if not path.with_name(f"{path.name}-wal").exists():
-        # Nobody has it open, or has had it when it was killed: as a plain file, a reader leaves no index of the log behind.
-        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
-    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+def _state(path: Path) -> tuple[int, int, int] | None:
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        # A WAL database in a folder nobody can write has no place for its index: read the file as it stands.
-        connection.close()
-        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return _decoding(sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False))
+
+
+def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
+    # A flipped byte may leave what is no UTF-8: the row's checksum finds it, not an error that takes all rows with it.
+    connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     return connection
+
+
+def _copy_in_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The whole database without its file: where an earlier schema is brought here and the file may not be written."""
+    copy = _decoding(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    connection.backup(copy)
+    connection.close()
+    return copy
+
+
+def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, _FileState | None]:
+    """A connection that writes nothing, and, where it takes the file as it stands, what the file was when it was opened."""
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    seen = _FileState.of(path)
+    if seen.log is not None:
+        connection = _decoding(sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False))
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError:
+            connection.close()  # in a folder that nobody can write, the index of the log has no place
+        else:
+            return connection, None
+    # Without a log, nobody has it open or has had it when he was killed: a plain file, and no index is left behind.
+    plain = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+    return _decoding(plain), seen

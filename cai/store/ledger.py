@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
+from cai.store.checksums import row_checksum
 from cai.store.database import Database
 
 
@@ -19,34 +20,29 @@ class Ledger:
     def put_items(self, items: Sequence[Item], failures: Sequence[FailureRecord], *, replicas: int) -> bool:
         """Make these the input of the run (see `RunFolder.put_items`)."""
         rows = [
-            (item.uid, replica, position, 1, item.model_dump_json())
+            _row(item.uid, replica, position, 1, item.model_dump_json())
             for position, item in enumerate(items)
             for replica in range(replicas)
         ]
-        rows += [(failure.uid, 0, len(items) + n, 0, failure.model_dump_json()) for n, failure in enumerate(failures)]
+        rows += [_row(failure.uid, 0, len(items) + n, 0, failure.model_dump_json()) for n, failure in enumerate(failures)]
         with self._database.transaction() as connection:
-            old = connection.execute(
-                "SELECT uid, replica, position, readable, body FROM items ORDER BY position, replica"
-            ).fetchall()
+            old = connection.execute("SELECT * FROM items ORDER BY position, replica").fetchall()
             if old == rows:
                 return False
             for table in ("stages", "records", "items"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 (names from the line above)
             try:
-                connection.executemany(
-                    "INSERT INTO items (uid, replica, position, readable, body) VALUES (?, ?, ?, ?, ?)", rows
-                )
+                connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
             except sqlite3.IntegrityError as error:
                 raise ValueError("two input rows have one uid") from error
-            self._fail_unreadable(connection)
         return True
 
     def items(self) -> Iterator[Item]:
-        for (body,) in self._database.query("SELECT body FROM items WHERE readable AND replica = 0 ORDER BY position"):
+        for body in self._bodies("readable AND replica = 0"):
             yield Item.model_validate_json(body)
 
     def read_failures(self) -> Iterator[FailureRecord]:
-        for (body,) in self._database.query("SELECT body FROM items WHERE NOT readable ORDER BY position"):
+        for body in self._bodies("NOT readable"):
             yield FailureRecord.model_validate_json(body)
 
     def settle(self, entries: Iterable[LedgerEntry]) -> None:
@@ -61,8 +57,10 @@ class Ledger:
 
     def reset(self) -> None:
         with self._database.transaction() as connection:
-            connection.execute("UPDATE ledger SET outcome = 'pending', reason = ''")
-            self._fail_unreadable(connection)
+            connection.execute(
+                "UPDATE ledger SET outcome = 'pending', reason = '' WHERE outcome <> 'pending' "
+                "AND (SELECT readable FROM items WHERE items.uid = ledger.uid AND items.replica = ledger.replica)"
+            )
 
     def entries(self) -> Iterator[LedgerEntry]:
         rows = self._database.query(
@@ -98,10 +96,15 @@ class Ledger:
                 "Run the same command again: it goes on where it stopped.",
             )
 
-    @staticmethod
-    def _fail_unreadable(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "UPDATE ledger SET outcome = 'failed', reason = unreadable.reason FROM ("
-            "SELECT uid, json_extract(body, '$.stage') || ': ' || json_extract(body, '$.cause') AS reason "
-            "FROM items WHERE NOT readable) AS unreadable WHERE ledger.uid = unreadable.uid"
-        )
+    def _bodies(self, which: str) -> Iterator[str]:
+        for *row, checksum in self._database.query(f"SELECT * FROM items WHERE {which} ORDER BY position"):  # noqa: S608
+            if row_checksum(*row) != checksum:
+                raise StoreError(
+                    f"{self._database.path}: the stored input row {row[0]!r} is damaged.",
+                    "Run `cai run` again: input rows are read anew, and finished model calls are kept.",
+                )
+            yield row[4]
+
+
+def _row(uid: str, replica: int, position: int, readable: int, body: str) -> tuple[str | int | bytes, ...]:
+    return uid, replica, position, readable, body, row_checksum(uid, replica, position, readable, body)

@@ -154,7 +154,7 @@ class MemoisedEngine:
             if not isinstance(result, RequestFailure) or result.cause in LASTING_FAILURES:
                 # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
                 stored = json.dumps(asdict(result))
-                calls.append(StoredCall(key, kind, stage, stored, prompt_tokens, completion_tokens, took_s))
+                calls.append(StoredCall(key, kind, stage, stored, prompt_tokens, completion_tokens, took_s, failed))
         self._run.calls.add(*calls)
         if self._run.calls.waiting >= self._commit_every:
             self._run.calls.flush()

@@ -20,6 +20,7 @@ from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
 from cai.store.calls import CallTable, Usage
 from cai.store.canonical import canonical_json
+from cai.store.checksums import row_checksum
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
@@ -233,11 +234,9 @@ class RunFolder:
             connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
             count = 0
             for count, record in enumerate(records, start=1):
+                row = (kind, record.uid, record.replica, count, record.model_dump_json())
                 try:
-                    connection.execute(
-                        "INSERT INTO records (kind, uid, replica, sequence, body) VALUES (?, ?, ?, ?, ?)",
-                        (kind, record.uid, record.replica, count, record.model_dump_json()),
-                    )
+                    connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (*row, row_checksum(*row)))
                 except sqlite3.IntegrityError as error:
                     raise ValueError(f"{kind}: no item {record.uid!r} (replica {record.replica}) in this run") from error
         return count
@@ -245,14 +244,15 @@ class RunFolder:
     def records(self, kind: str, model: type[Model]) -> Iterator[Model]:
         """The records of this kind in order of their items (then replica, then as they were put), read page by page."""
         sql = (
-            "SELECT position, replica, sequence, records.body FROM records JOIN items USING (uid, replica) "
+            "SELECT position, replica, sequence, uid, records.body, records.checksum "
+            "FROM records JOIN items USING (uid, replica) "
             "WHERE kind = ? AND (position, replica, sequence) > (?, ?, ?) ORDER BY position, replica, sequence LIMIT ?"
         )
         after = (-1, -1, -1)
         while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
-            for row in page:
-                yield self._parsed(kind, model, row[3])
-            after = page[-1][:3]
+            for position, replica, sequence, uid, body, checksum in page:
+                yield self._parsed(kind, model, body, sound=row_checksum(kind, uid, replica, sequence, body) == checksum)
+                after = position, replica, sequence
 
     def count_records(self, kind: str) -> int:
         return self._database.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0]
@@ -261,29 +261,36 @@ class RunFolder:
         """Make `rows` the measurements of this kind, in place of any before: what belongs to no item (evaluation answers …)."""
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM measurements WHERE kind = ?", (kind,))
-            connection.executemany(
-                "INSERT INTO measurements (kind, sequence, body) VALUES (?, ?, ?)",
-                ((kind, n, row.model_dump_json()) for n, row in enumerate(rows)),
-            )
+            for n, each in enumerate(rows):
+                row = (kind, n, each.model_dump_json())
+                connection.execute("INSERT INTO measurements VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
 
     def measurements(self, kind: str, model: type[Model]) -> Iterator[Model]:
         """The measurements of this kind, as they were put."""
-        for (body,) in self._database.query("SELECT body FROM measurements WHERE kind = ? ORDER BY sequence", (kind,)):
-            yield self._parsed(kind, model, body)
+        rows = self._database.query(
+            "SELECT sequence, body, checksum FROM measurements WHERE kind = ? ORDER BY sequence", (kind,)
+        )
+        for sequence, body, checksum in rows:
+            yield self._parsed(kind, model, body, sound=row_checksum(kind, sequence, body) == checksum)
 
     def put_stage(self, name: str, fingerprint: str, summary: Mapping[str, Any] | None = None) -> None:
         """Note that a stage is finished. Put it in one `transaction` with the records it made."""
+        row = (name, fingerprint, canonical_json(dict(summary or {})))
         with self.transaction(), self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO stages (name, fingerprint, summary) VALUES (?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, summary = excluded.summary",
-                (name, fingerprint, canonical_json(dict(summary or {}))),
-            )
+            connection.execute("DELETE FROM stages WHERE name = ?", (name,))
+            connection.execute("INSERT INTO stages VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
 
     def stage(self, name: str) -> StageResult | None:
-        """A finished stage, or None. It is current when its fingerprint is that of today's inputs."""
-        rows = self._database.query("SELECT fingerprint, summary FROM stages WHERE name = ?", (name,))
-        return StageResult(name, rows[0][0], json.loads(rows[0][1])) if rows else None
+        """A finished stage, or None (also if the note of it is damaged: it is then done again, from stored calls).
+
+        It is current when its fingerprint is that of today's inputs.
+        """
+        for *row, checksum in self._database.query(
+            "SELECT name, fingerprint, summary, checksum FROM stages WHERE name = ?", (name,)
+        ):
+            if row_checksum(*row) == checksum:
+                return StageResult(name, row[1], json.loads(row[2]))
+        return None
 
     def forget_stage(self, name: str) -> None:
         """The stage counts as unfinished again; its records stay until it puts new ones."""
@@ -294,7 +301,12 @@ class RunFolder:
         """What every stage has cost, over all processes that worked on this run."""
         return self.calls.usage()
 
-    def _parsed(self, kind: str, model: type[Model], body: str) -> Model:
+    def _parsed(self, kind: str, model: type[Model], body: str, *, sound: bool) -> Model:
+        if not sound:
+            raise StoreError(
+                f"{self.path}: a stored record of kind {kind!r} is damaged.",
+                "Run `cai run` again: records are put together anew, and finished model calls are kept.",
+            )
         try:
             return model.model_validate_json(body)
         except ValidationError as error:

@@ -303,9 +303,9 @@ def test_outcomes_are_settled_all_or_none_and_counted_by_reason(run: RunFolder) 
         "DELETE FROM ledger WHERE uid = 'a'",
         "UPDATE ledger SET outcome = 'lost'",
         "UPDATE ledger SET outcome = 'failed', reason = ''",
-        "INSERT INTO ledger (uid, replica, outcome) VALUES ('a', 0, 'pair')",
-        "INSERT INTO ledger (uid, replica, outcome) VALUES ('ghost', 0, 'pair')",
-        "INSERT INTO records (kind, uid, replica, sequence, body) VALUES ('r', 'ghost', 0, 0, '{}')",
+        "INSERT INTO ledger (uid, replica, outcome, reason) VALUES ('a', 0, 'pair', '')",
+        "INSERT INTO ledger (uid, replica, outcome, reason) VALUES ('ghost', 0, 'pair', '')",
+        "INSERT INTO records VALUES ('r', 'ghost', 0, 0, '{}', x'0011223344556677')",
     ],
 )
 def test_the_database_itself_refuses_an_unbalanced_ledger(run: RunFolder, statement: str) -> None:
@@ -315,6 +315,15 @@ def test_the_database_itself_refuses_an_unbalanced_ledger(run: RunFolder, statem
     run.assert_balanced()
 
 
+REASONS = {
+    Outcome.PAIR: "",
+    Outcome.KEPT: "undecided",
+    Outcome.FILTERED: "meta_talk",
+    Outcome.FAILED: "label: out_of_memory",
+    Outcome.PENDING: "",
+}
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.sampled_from(list(Outcome))), max_size=30))
 def test_whatever_is_settled_in_whatever_order_the_ledger_balances(steps: list[tuple[int, int, Outcome]]) -> None:
@@ -322,7 +331,7 @@ def test_whatever_is_settled_in_whatever_order_the_ledger_balances(steps: list[t
         run.put_items([item(f"i{n}") for n in range(5)], replicas=3)
         expected: dict[tuple[str, int], Outcome] = {}
         for n, replica, outcome in steps:
-            run.settle([LedgerEntry(uid=f"i{n}", replica=replica, outcome=outcome, reason="why")])
+            run.settle([LedgerEntry(uid=f"i{n}", replica=replica, outcome=outcome, reason=REASONS[outcome])])
             expected[f"i{n}", replica] = outcome
         run.assert_balanced()
         found = {(e.uid, e.replica): e.outcome for e in run.ledger()}
