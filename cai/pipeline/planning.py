@@ -23,7 +23,7 @@ from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
 from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.retraining import Rows, forecast_training
-from cai.pipeline.session import ORDER
+from cai.pipeline.standing import ORDER, is_current
 from cai.records import FailureRecord, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 from cai.store import RunFolder, Usage
 
@@ -104,8 +104,7 @@ class _Planning:
         return Comparison(Before.read(self._folder), self._inputs, models)
 
     def _is_current(self, stage: Stage, key: str) -> bool:
-        finished = self._folder.stage(stage) if self._folder else None
-        return finished is not None and finished.fingerprint == key
+        return self._folder is not None and is_current(self._folder, stage, key)
 
     def _engine(self, engine: Engine, tally: Tally, *, guess: bool) -> ForecastingEngine:
         return ForecastingEngine(engine, self._folder.calls if self._folder else None, tally, guess=guess)

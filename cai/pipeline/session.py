@@ -17,12 +17,12 @@ from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
 from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
+from cai.pipeline.standing import ORDER, is_current
 from cai.records import EVALUATION, Stage
 from cai.store import MemoisedEngine, RunFolder, Usage, fingerprint
 
 MANIFEST_VERSION = 1
 PROGRAM = "constitution-cai"
-ORDER = tuple(Stage)
 
 
 @dataclass
@@ -82,9 +82,8 @@ class Session:
         return sum(engines, self._released)
 
     def is_current(self, stage: Stage, key: str) -> bool:
-        """Whether a stage was finished on these very inputs."""
-        finished = self.folder.stage(stage)
-        return finished is not None and finished.fingerprint == key
+        """Whether a stage was finished on these very inputs, and has nothing left to do (see `cai.pipeline.standing`)."""
+        return is_current(self.folder, stage, key)
 
     def forget_after(self, stage: Stage) -> None:
         """What later stages found belongs to other records now: a report must not show it beside the new ones."""

@@ -3,10 +3,11 @@
 from cai.store.calls import StoredCall, Usage
 from cai.store.canonical import canonical_json, fingerprint
 from cai.store.files import atomic_file, write_bytes_atomically
-from cai.store.memo import MemoisedEngine
+from cai.store.memo import LASTING_FAILURES, MemoisedEngine
 from cai.store.run_folder import RunFolder, StageResult
 
 __all__ = [
+    "LASTING_FAILURES",
     "MemoisedEngine",
     "RunFolder",
     "StageResult",

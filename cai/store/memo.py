@@ -32,8 +32,8 @@ from cai.store.calls import KEYS_PER_QUERY, StoredCall, Usage
 from cai.store.run_folder import RunFolder
 from constitution.messages import Conversation
 
-LASTING_FAILURES = frozenset({"prompt_too_long"})
-"""Causes that depend on the request alone, and so are remembered. Any other failure is tried again by the next run."""
+LASTING_FAILURES = frozenset({"prompt_too_long", "refused_by_template", "no_odds"})
+"""Causes that depend on the request, or on answers that are kept, alone. Any other failure is tried again by the next run."""
 
 SCORES_TOGETHER = 32
 """Score requests computed, and remembered, together. Where an engine is not exact, a sum of logs differs in its last bit with

@@ -6,6 +6,7 @@ Everything durable goes through here. User data is never deleted: what cannot be
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ DATABASE_NAME = "run.sqlite"
 MANIFEST_NAME = "manifest.json"
 OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
 ROWS_PER_PAGE = 1000
+LOG = logging.getLogger(__name__)
 
 
 class OfItem(Protocol):
@@ -70,15 +72,17 @@ class RunFolder:
         self._database = database
         self._lock = lock
         self._ledger = Ledger(database)
+        self._damaged: dict[str, int] = {}
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = True, read_only: bool = False) -> RunFolder:
+    def open(cls, path: Path, *, create: bool = True, read_only: bool = False, checked: bool = True) -> RunFolder:
         """Open the run at `path`; begin it when there is none and `create` is true.
 
         Args:
             path: The folder. A new, an empty or a run folder; anything else is refused.
             create: Begin a new run where there is none.
             read_only: Look only: no lock, also beside a process that writes, also on read-only media.
+            checked: Look through the whole database for damage first; False for a glance (with `read_only`).
 
         Raises:
             StoreError: If the folder is locked by a process, foreign, damaged, missing (`create=False`) or not writable.
@@ -86,7 +90,7 @@ class RunFolder:
         path = Path(path)
         _refuse_foreign(path, create=create and not read_only)
         if read_only:
-            return cls(path, Database(path / DATABASE_NAME, read_only=True), None)
+            return cls(path, Database(path / DATABASE_NAME, read_only=True, checked=checked), None)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -230,6 +234,7 @@ class RunFolder:
         Raises:
             ValueError: If a record names no item of this run.
         """
+        self._damaged.pop(kind, None)
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
             count = 0
@@ -257,8 +262,18 @@ class RunFolder:
     def count_records(self, kind: str) -> int:
         return self._database.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0]
 
+    def damaged(self, kind: str) -> int:
+        """How many of the records and measurements of this kind are not as they were written. They are all looked at once."""
+        if kind not in self._damaged:
+            bad = sum(row_checksum(*row) != checksum for *row, checksum in self._stored(kind))
+            if bad:
+                LOG.warning("%s: %d stored rows of kind %r are damaged and are made anew.", self.path, bad, kind)
+            self._damaged[kind] = bad
+        return self._damaged[kind]
+
     def put_measurements(self, kind: str, rows: Iterable[BaseModel]) -> None:
         """Make `rows` the measurements of this kind, in place of any before: what belongs to no item (evaluation answers …)."""
+        self._damaged.pop(kind, None)
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM measurements WHERE kind = ?", (kind,))
             for n, each in enumerate(rows):
@@ -300,6 +315,17 @@ class RunFolder:
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost, over all processes that worked on this run."""
         return self.calls.usage()
+
+    def _stored(self, kind: str) -> Iterator[tuple[Any, ...]]:
+        sql = (
+            "SELECT * FROM records WHERE kind = ? AND (uid, replica, sequence) > (?, ?, ?) "
+            "ORDER BY uid, replica, sequence LIMIT ?"
+        )
+        after = ("", -1, -1)
+        while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
+            yield from page
+            after = page[-1][1:4]
+        yield from self._database.query("SELECT * FROM measurements WHERE kind = ?", (kind,))
 
     def _parsed(self, kind: str, model: type[Model], body: str, *, sound: bool) -> Model:
         if not sound:
