@@ -18,6 +18,7 @@ from cai.cli import (
     config_,
     convert,
     demo,
+    doctor,
     eval_,
     import_,
     init,
@@ -57,6 +58,7 @@ app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
 app.command("plan", rich_help_panel=RUNS)(plan.plan)
 app.command("status", rich_help_panel=RUNS)(status.status)
+app.command("doctor", rich_help_panel=RUNS)(doctor.doctor)
 app.command("generate", rich_help_panel=STAGES)(run.generate)
 app.command("label", rich_help_panel=STAGES)(run.label)
 app.command("export", rich_help_panel=STAGES)(run.export)

@@ -37,6 +37,7 @@ def export(session: Session) -> None:
     wanted = exported_paths(config)
     if session.is_current(Stage.EXPORT, key) and all(path.is_file() for path in wanted):
         return
+    folder.forget_stage(Stage.EXPORT)  # a kill in between must not leave the note of other files
     target = folder.path / DATASETS
     names = _names(config)
     unmended = sum(record.unmended for record in finished_records(session))
@@ -56,7 +57,7 @@ def export(session: Session) -> None:
     )
     write_bytes_atomically(target / "README.md", dataset_card(facts).encode())
     files = {kind: [f"{DATASETS}/{name}" for name in each] for kind, each in names.items()}
-    folder.put_stage(Stage.EXPORT, key, {"files": files, "rows": rows})
+    folder.put_stage(Stage.EXPORT, key, {"files": files, "rows": rows}, files=wanted)
 
 
 def export_key(inputs: Inputs, labelled: str) -> str:

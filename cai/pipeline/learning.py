@@ -46,11 +46,16 @@ def train_dpo_stage(session: Session) -> TrainingResult:
 
 
 def _noted(session: Session, stage: Stage, result: TrainingResult) -> TrainingResult:
+    from cai.training.folder import finished_files
+
     return_free_memory()
+    noted = session.folder.stage(stage)
+    if noted is not None and noted.summary == result.as_json() and session.is_current(stage, result.fingerprint):
+        return result
     with session.folder.transaction():
         if not session.is_current(stage, result.fingerprint):
             session.forget_after(stage)
-        session.folder.put_stage(stage, result.fingerprint, result.as_json())
+        session.folder.put_stage(stage, result.fingerprint, result.as_json(), files=finished_files(result.folder))
     return result
 
 

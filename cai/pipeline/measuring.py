@@ -39,10 +39,11 @@ def measure(session: Session) -> EvaluationResult | None:
         names=(str(config.policy), f"{config.policy} after training"),
         on_answer=lambda side, done, total: session.tell(f"evaluate {side}", done, total),
     )
+    folder.forget_stage(Stage.EVALUATE)  # a kill in between must not leave the note of another file
+    write_bytes_atomically(path, f"{result.model_dump_json(indent=1)}\n".encode())
     with folder.transaction():
         folder.put_measurements(EVALUATION, [result])
-        folder.put_stage(Stage.EVALUATE, key, {"verdicts": result.verdicts()})
-    write_bytes_atomically(path, f"{result.model_dump_json(indent=1)}\n".encode())
+        folder.put_stage(Stage.EVALUATE, key, {"verdicts": result.verdicts()}, files=[path])
     return result
 
 

@@ -19,10 +19,7 @@ from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.standing import ORDER, is_current
 from cai.records import EVALUATION, Stage
-from cai.store import MemoisedEngine, RunFolder, Usage, fingerprint
-
-MANIFEST_VERSION = 1
-PROGRAM = "constitution-cai"
+from cai.store import MANIFEST_VERSION, PROGRAM, MemoisedEngine, RunFolder, Usage, fingerprint
 
 
 @dataclass

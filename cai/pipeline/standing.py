@@ -17,8 +17,8 @@ _MADE = {
 def is_current(folder: RunFolder, stage: Stage, key: str) -> bool:
     """Whether a stage was finished on these very inputs and has nothing left to do.
 
-    It has where a row failed of what may pass (memory, a server that did not answer), and where what it made is damaged; it
-    is then put together again, from stored calls. So is every stage after it.
+    It has where a row failed of what may pass (memory, a server that did not answer), and where what it made is damaged or
+    at odds with the ledger; it is then put together again, from stored calls. So is every stage after it.
     """
     finished = folder.stage(stage)
     if finished is None or finished.fingerprint != key:
@@ -31,6 +31,8 @@ def _has_more_to_do(folder: RunFolder, stage: Stage) -> bool:
         return True
     if stage not in (Stage.GENERATE, Stage.LABEL):
         return False
+    if stage is Stage.GENERATE and folder.contradictions():
+        return True
     failures = folder.records(RecordKind.FAILURE, FailureRecord)
     return any(
         each.cause not in LASTING_FAILURES and (each.stage == Stage.LABEL) == (stage is Stage.LABEL) for each in failures

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cai.errors import StoreError
 from cai.store.checksums import row_checksum
@@ -98,12 +98,22 @@ class CallTable:
         for some in _batches(keys):
             marks = ",".join("?" * len(some))
             for *row, checksum in self._database.query(f"SELECT * FROM calls WHERE key IN ({marks})", some):  # noqa: S608 (only question marks)
-                if row_checksum(*row) == checksum:
-                    found[row[0]] = StoredCall(*row[:7], failed=bool(row[7]))
+                if call := _sound(row, checksum):
+                    found[call.key] = call
                 elif row[0] not in found:
                     damaged.add(row[0])
         self._note_damaged(damaged)
         return found
+
+    def stored(self) -> Iterator[StoredCall | None]:
+        """Every call on the disk, read page by page; None for one that is damaged."""
+        after = -1
+        while page := self._database.query(
+            "SELECT rowid, * FROM calls WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, KEYS_PER_QUERY)
+        ):
+            for _, *row, checksum in page:
+                yield _sound(row, checksum)
+            after = page[-1][0]
 
     def add(self, *calls: StoredCall) -> None:
         """Keep finished calls, in one commit; on the disk within `COMMIT_SECONDS` or at the next `flush`.
@@ -150,7 +160,7 @@ class CallTable:
             "SELECT * FROM calls WHERE stage = ? AND kind = ? AND NOT failed ORDER BY key LIMIT ?",
             (stage, kind, limit),
         )
-        return [row[3] for *row, checksum in rows if row_checksum(*row) == checksum]
+        return [call.result for *row, checksum in rows if (call := _sound(row, checksum))]
 
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost in this run folder, over all its processes. `reused` is 0: it belongs to a process."""
@@ -179,6 +189,11 @@ class CallTable:
             # A thread has nobody to tell: the next `add` of the main thread raises it, and the calls go on waiting.
             with self._lock:
                 self._late_problem = problem
+
+
+def _sound(row: Sequence[Any], checksum: bytes) -> StoredCall | None:
+    """The call of a row as the database gives it; None if it is not what was written."""
+    return StoredCall(*row[:7], failed=bool(row[7])) if row_checksum(*row) == checksum else None
 
 
 def _batches(keys: Sequence[str]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +52,8 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._owner = 0
+        self.stored_version = 0
+        """Of the schema, when the file was opened; 0 for a file that was made now."""
         with self._errors():
             self._connection, self._seen = _connect_read_only(path) if read_only else (_connect(path), None)
             try:
@@ -85,10 +87,19 @@ class Database:
             finally:
                 self._depth -= 1
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         with self._lock, self._errors():
             return self._settled(lambda: self._connection.execute(sql, parameters).fetchall())
+
+    def broken_rules(self) -> list[str]:
+        """Tables, indices and triggers that are not as this version makes them, and rows that belong to nothing."""
+        orphans = self.query('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY "table"')
+        with self._lock, self._errors():
+            changed = self._settled(lambda: missing_rules(self._connection))
+        return [f"the definition of {name} was changed by hand" for name in changed] + [
+            f"{count} rows of {table} belong to nothing" for table, count in orphans
+        ]
 
     def close(self) -> None:
         with self._lock, suppress(sqlite3.Error):
@@ -113,7 +124,7 @@ class Database:
         return self._seen is not None and self._seen != _FileState.of(self.path)
 
     def _prepare(self, *, read_only: bool, checked: bool) -> None:
-        version = self._version()
+        version = self.stored_version = self._version()
         if version == 0 and read_only:
             raise StoreError(f"{self.path}: the run has not begun; there is nothing to read.", "Start it with `cai run`.")
         if not read_only:

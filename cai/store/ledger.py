@@ -6,9 +6,34 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from cai.errors import StoreError
-from cai.records import FailureRecord, Item, LedgerEntry, Outcome
+from cai.records import FailureRecord, Item, LedgerEntry, Outcome, RecordKind, Stage
 from cai.store.checksums import row_checksum
 from cai.store.database import Database
+
+# One statement, so that it sees one moment of a run that goes on.
+CONTRADICTIONS = """
+    SELECT 'input rows without an outcome', count(*) FROM items LEFT JOIN ledger USING (uid, replica) WHERE outcome IS NULL
+    UNION ALL
+    SELECT 'outcomes without an input row', count(*) FROM ledger LEFT JOIN items USING (uid, replica) WHERE position IS NULL
+    UNION ALL
+    SELECT 'outcomes "pair" without a labelled pair', count(*) FROM ledger WHERE outcome = 'pair'
+        AND NOT EXISTS (SELECT 1 FROM records AS r WHERE r.kind = :pair AND r.uid = ledger.uid AND r.replica = ledger.replica)
+    UNION ALL
+    SELECT 'labelled pairs whose outcome is not "pair"', count(*) FROM records JOIN ledger USING (uid, replica)
+        WHERE kind = :pair AND outcome <> 'pair'
+    UNION ALL
+    SELECT 'failed rows without a record of the failure', count(*) FROM ledger JOIN items USING (uid, replica)
+        WHERE outcome = 'failed' AND readable
+        AND NOT EXISTS (
+            SELECT 1 FROM records AS r WHERE r.kind = :failure AND r.uid = ledger.uid AND r.replica = ledger.replica
+        )
+    UNION ALL
+    SELECT 'rows with a record of a failure that have another outcome', count(*) FROM records JOIN ledger USING (uid, replica)
+        WHERE kind = :failure AND outcome <> 'failed'
+    UNION ALL
+    SELECT 'input rows still pending after the labels', count(*) FROM ledger WHERE outcome = 'pending'
+        AND EXISTS (SELECT 1 FROM stages WHERE name = :label)
+"""
 
 
 class Ledger:
@@ -95,6 +120,12 @@ class Ledger:
                 f"{self._database.path}: {counts[Outcome.PENDING]} of {total} input rows have no outcome yet: {names} …",
                 "Run the same command again: it goes on where it stopped.",
             )
+
+    def contradictions(self) -> dict[str, int]:
+        """What the ledger and the records say against each other, and how often; {} for a sound run."""
+        names = {"pair": RecordKind.PREFERENCE, "failure": RecordKind.FAILURE, "label": Stage.LABEL}
+        counted = self._database.query(CONTRADICTIONS, names)
+        return {what: count for what, count in counted if count}
 
     def _bodies(self, which: str) -> Iterator[str]:
         for *row, checksum in self._database.query(f"SELECT * FROM items WHERE {which} ORDER BY position"):  # noqa: S608

@@ -21,7 +21,8 @@ from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
 from cai.store.calls import CallTable, Usage
 from cai.store.canonical import canonical_json
-from cai.store.checksums import row_checksum
+from cai.store.canonical import fingerprint as fingerprint_of
+from cai.store.checksums import file_sha256, row_checksum
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
@@ -29,7 +30,11 @@ from cai.store.ledger import Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
 DATABASE_NAME = "run.sqlite"
+PROGRAM = "constitution-cai"
 MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+MANIFEST_CHECKSUM = "sha256"
+"""Key, in the manifest, of the fingerprint of everything else in it."""
 OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
 ROWS_PER_PAGE = 1000
 LOG = logging.getLogger(__name__)
@@ -48,6 +53,16 @@ class OfItem(Protocol):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file that a finished stage left in the run folder: `path` is relative to it, `sha256` as it was written."""
+
+    path: str
+    stage: str
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +175,13 @@ class RunFolder:
             raise StoreError(f"{path}: cannot be read ({error}).", way_out) from error
         if not isinstance(content, dict):
             raise StoreError(f"{path}: not a JSON object.", way_out)
-        return cast("dict[str, Any]", content)
+        return {name: value for name, value in cast("dict[str, Any]", content).items() if name != MANIFEST_CHECKSUM}
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write `manifest.json`, whole or not at all."""
-        text = json.dumps(json.loads(canonical_json(dict(manifest))), indent=2, ensure_ascii=False, sort_keys=True)
+        """Write `manifest.json`, whole or not at all, with its own checksum in it: it is never at odds with what says so."""
+        content = json.loads(canonical_json(dict(manifest)))
+        content[MANIFEST_CHECKSUM] = fingerprint_of(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
         write_bytes_atomically(self.path / MANIFEST_NAME, f"{text}\n".encode())
 
     # ---- items and ledger
@@ -288,29 +305,64 @@ class RunFolder:
         for sequence, body, checksum in rows:
             yield self._parsed(kind, model, body, sound=row_checksum(kind, sequence, body) == checksum)
 
-    def put_stage(self, name: str, fingerprint: str, summary: Mapping[str, Any] | None = None) -> None:
-        """Note that a stage is finished. Put it in one `transaction` with the records it made."""
+    def put_stage(
+        self, name: str, fingerprint: str, summary: Mapping[str, Any] | None = None, *, files: Iterable[Path] = ()
+    ) -> None:
+        """Note that a stage is finished. Put it in one `transaction` with the records it made.
+
+        Args:
+            name: Of the stage.
+            fingerprint: Of all its inputs.
+            summary: What the report shows of it.
+            files: What it wrote in the run folder; their checksums are kept, for `cai doctor`.
+        """
         row = (name, fingerprint, canonical_json(dict(summary or {})))
+        written = [
+            (path.relative_to(self.path).as_posix(), name, path.stat().st_size, file_sha256(path)) for path in sorted(files)
+        ]
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM stages WHERE name = ?", (name,))
             connection.execute("INSERT INTO stages VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
+            connection.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", [(*file, row_checksum(*file)) for file in written]
+            )
 
     def stage(self, name: str) -> StageResult | None:
         """A finished stage, or None (also if the note of it is damaged: it is then done again, from stored calls).
 
         It is current when its fingerprint is that of today's inputs.
         """
-        for *row, checksum in self._database.query(
-            "SELECT name, fingerprint, summary, checksum FROM stages WHERE name = ?", (name,)
-        ):
-            if row_checksum(*row) == checksum:
-                return StageResult(name, row[1], json.loads(row[2]))
-        return None
+        rows = self._database.query("SELECT * FROM stages WHERE name = ?", (name,))
+        files = self._database.query("SELECT * FROM files WHERE stage = ?", (name,))
+        if not rows or any(row_checksum(*row) != checksum for *row, checksum in rows + files):
+            return None
+        return StageResult(name, rows[0][1], json.loads(rows[0][2]))
+
+    def files(self) -> list[WrittenFile]:
+        """The files of all finished stages."""
+        return [
+            WrittenFile(*row)
+            for *row, checksum in self._database.query("SELECT * FROM files ORDER BY path")
+            if row_checksum(*row) == checksum
+        ]
 
     def forget_stage(self, name: str) -> None:
         """The stage counts as unfinished again; its records stay until it puts new ones."""
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM stages WHERE name = ?", (name,))
+
+    @property
+    def schema_version(self) -> int:
+        """Of the database when it was opened; a writer has brought it to the newest, a reader sees it as if."""
+        return self._database.stored_version
+
+    def broken_rules(self) -> list[str]:
+        """What was done to the database's own rules, in words; [] for what this program made."""
+        return self._database.broken_rules()
+
+    def contradictions(self) -> dict[str, int]:
+        """What ledger and records say against each other, in words, and how often; {} for a sound run."""
+        return self._ledger.contradictions()
 
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost, over all processes that worked on this run."""

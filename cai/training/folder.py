@@ -27,6 +27,8 @@ from cai.models.fingerprints import write_atomically
 from cai.training.results import TrainingResult
 from cai.training.trainer import COMPLETE, MAKE_ROOM
 
+LOCK_NAME = ".lock"
+
 
 class TrainingFolder:
     """One run's output folder.
@@ -116,6 +118,13 @@ class TrainingFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def finished_files(path: Path) -> list[Path]:
+    """The files of a finished run: model, tokenizer, adapter, metrics, result. Reference values are a cache, and are not."""
+    return sorted(
+        each for folder in (path, path / "adapter") for each in folder.glob("*") if each.is_file() and each.name != LOCK_NAME
+    )
+
+
 @contextmanager
 def locked(path: Path, *, main_process: bool) -> Generator[None]:
     """Hold the folder's lock, so that two runs cannot write into one folder.
@@ -127,7 +136,7 @@ def locked(path: Path, *, main_process: bool) -> Generator[None]:
         yield
         return
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock", timeout=0)
+    lock = FileLock(path / LOCK_NAME, timeout=0)
     try:
         lock.acquire()
     except Timeout:

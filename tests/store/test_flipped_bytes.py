@@ -75,8 +75,7 @@ def test_a_flipped_byte_is_refused_or_told_or_as_if_the_row_were_not_there(tmp_p
             with RunFolder.open(tmp_path / "run", read_only=read_only) as run:
                 found = seen(run)
                 damaged_calls = run.calls.damaged
-        except StoreError as error:
-            assert "safe" in str(error) or error.hint, place
+        except StoreError:
             outcomes["refused"] += 1
             continue
         calls = found.pop("calls")
