@@ -41,6 +41,9 @@ _ROLES: dict[str, Role] = {
     "gpt": "assistant",
 }
 
+_CONTROL_TOKENS = re.compile(r"<\|[^<>|]*\|>|</?s>|\[/?INST\]|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>")
+"""As the families of models write them. Among other words they are text (`cai.models.chat`); alone they ask for nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
@@ -252,8 +255,11 @@ def _check(messages: tuple[Message, ...]) -> None:
         )
     if any("\ud800" <= sign <= "\udfff" for m in messages for sign in m.content):
         raise RowError("bad_text", "half a surrogate pair: the text has no UTF-8 form")
-    if not messages[-1].content.strip():
+    last = messages[-1].content
+    if not last.strip():
         raise RowError("empty_prompt", "the last user turn is empty")
+    if not _CONTROL_TOKENS.sub("", last).strip():
+        raise RowError("only_control_tokens", "the last user turn is made of control tokens only")
 
 
 def _message(number: int, value: Any) -> Message:

@@ -83,11 +83,27 @@ def _parquet_rows(path: Path) -> Iterator[RawRow | BadRow]:
         with pq.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
+                for values in _batch_values(batch):
                     number += 1
-                    yield RawRow(f"{path.name}:{number}", values)
+                    place = f"{path.name}:{number}"
+                    bad = isinstance(values, UnicodeDecodeError)
+                    yield BadRow(place, "not_utf8", f"a text is not UTF-8: {values.reason}") if bad else RawRow(place, values)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}).", "Check the file, or set `format`.") from error
+
+
+def _batch_values(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """The rows of a record batch; the error of a row whose text is not UTF-8, which Parquet files may hold all the same."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for row in range(batch.num_rows):
+            try:
+                (values,) = batch.slice(row, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield error
+            else:
+                yield values
 
 
 def _folder_rows(path: Path, split: str | None) -> Iterator[RawRow | BadRow]:

@@ -11,7 +11,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +28,7 @@ _WIDE_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+ICONV = "Convert the file first: `iconv -f LATIN1 -t UTF-8`."
 _LONGEST_FIELD = 2**31 - 1
 _KINDS: dict[object, str] = {
     type(None): "null",
@@ -79,11 +81,12 @@ def jsonl_rows(path: Path) -> Iterator[RawRow | BadRow]:
 
 def csv_rows(path: Path) -> Iterator[RawRow | BadRow]:
     """Comma, semicolon or tab between cells, a header line first. Cells are text."""
-    # A cell may hold line breaks, so a bad byte cannot be laid at one row's door: the file is refused as a whole.
-    _refuse_other_encodings(path)
     csv.field_size_limit(_LONGEST_FIELD)
-    with _opened(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+    # No byte that is not UTF-8 is a quote, a delimiter or a line end: cells stay apart, and the bad row is known.
+    with _opened_text(path) as file:
         head = file.readline()
+        if bad := _bad_byte(head):
+            raise DataError(f"{path}:1: {bad}", ICONV)
         delimiter = max(",;\t", key=head.count)
         header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), list[str]())]
         twice = sorted({name for name in header if header.count(name) > 1})
@@ -106,7 +109,9 @@ def csv_rows(path: Path) -> Iterator[RawRow | BadRow]:
                 continue
             if not cells:
                 continue
-            if len(cells) != len(header):
+            if bad := _bad_byte("".join(cells)):
+                yield BadRow(place, "not_utf8", bad)
+            elif len(cells) != len(header):
                 yield BadRow(place, "wrong_number_of_cells", f"{len(cells)} cells, the header has {len(header)}")
             else:
                 yield RawRow(place, dict(zip(header, cells, strict=True)))
@@ -186,10 +191,23 @@ def _opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
-def _refuse_other_encodings(path: Path) -> None:
-    for _, line in _lines(path):
-        if isinstance(line, BadRow):
-            raise DataError(f"{path}: {line.detail}", "Convert the file first: `iconv -f LATIN1 -t UTF-8`.")
+@contextmanager
+def _opened_text(path: Path) -> Generator[io.TextIOWrapper]:
+    """Text of a file in which bytes that are not UTF-8 are kept as lone surrogates."""
+    try:
+        with _opened(path) as binary:
+            _refuse_wide_encoding(path, binary.read(4))
+            binary.seek(0)
+            with io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}).", "Check the file and its permissions.") from error
+
+
+def _bad_byte(text: str) -> str:
+    """What to say of the first byte that was not UTF-8 (see `_opened_text`); "" where all are."""
+    found = next((ord(sign) - 0xDC00 for sign in text if "\udc80" <= sign <= "\udcff"), None)
+    return "" if found is None else f"not UTF-8: byte 0x{found:02x}"
 
 
 def _refuse_wide_encoding(path: Path, start: bytes) -> None:
@@ -201,7 +219,7 @@ def _refuse_wide_encoding(path: Path, start: bytes) -> None:
 
 
 def _refused_encoding(path: Path, offset: int, byte: int) -> DataError:
-    return DataError(f"{path}: {_not_utf8(offset, byte)}", "Convert the file first: `iconv -f LATIN1 -t UTF-8`.")
+    return DataError(f"{path}: {_not_utf8(offset, byte)}", ICONV)
 
 
 def _not_utf8(offset: int, byte: int) -> str:

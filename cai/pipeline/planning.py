@@ -23,7 +23,7 @@ from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
 from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.retraining import Rows, forecast_training
-from cai.pipeline.standing import ORDER, is_current
+from cai.pipeline.finished import ORDER, is_current
 from cai.records import FailureRecord, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 from cai.store import RunFolder, Usage
 

@@ -13,7 +13,7 @@ from cai.pipeline.generating import generate, label
 from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
 from cai.pipeline.measuring import measure
 from cai.pipeline.session import Session
-from cai.pipeline.standing import ORDER
+from cai.pipeline.finished import ORDER
 from cai.records import Outcome, RecordKind, Stage
 from cai.training.results import TrainingResult
 

@@ -17,7 +17,7 @@ from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
 from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
-from cai.pipeline.standing import ORDER, is_current
+from cai.pipeline.finished import ORDER, is_current
 from cai.records import EVALUATION, Stage
 from cai.store import MANIFEST_VERSION, PROGRAM, MemoisedEngine, RunFolder, Usage, fingerprint
 
@@ -79,7 +79,7 @@ class Session:
         return sum(engines, self._released)
 
     def is_current(self, stage: Stage, key: str) -> bool:
-        """Whether a stage was finished on these very inputs, and has nothing left to do (see `cai.pipeline.standing`)."""
+        """Whether a stage was finished on these very inputs, and has nothing left to do (see `cai.pipeline.finished`)."""
         return is_current(self.folder, stage, key)
 
     def forget_after(self, stage: Stage) -> None:

@@ -246,6 +246,7 @@ BAD_ROWS = [
     ('["a"]', "wrong_type"),
     ({"prompt": ""}, "empty_prompt"),
     ({"prompt": " \n\t"}, "empty_prompt"),
+    ({"prompt": "<|im_start|> <|im_end|>\n</s>[INST]<eos>"}, "only_control_tokens"),
     ({"prompt": None}, "empty_prompt"),
     ({"prompt": 7}, "wrong_type"),
     ({"prompt": {"text": "a"}}, "wrong_type"),
@@ -338,10 +339,16 @@ def test_other_encodings_are_told_with_the_byte(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes('{"prompt": "hello"}\n'.encode("utf-16"))
         with pytest.raises(DataError, match="UTF-16"):
             read(tmp_path / name)
-    (tmp_path / "l.csv").write_bytes("prompt,x\nhello,1\ncafé,2\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"not UTF-8: byte 0xe9 at offset 20") as caught:
-        read(tmp_path / "l.csv")
+    (tmp_path / "h.csv").write_bytes("prompt,é\nhello,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"h\.csv:1: not UTF-8: byte 0xe9") as caught:
+        read(tmp_path / "h.csv")
     assert "iconv" in caught.value.hint
+    rows = [b"prompt,x", *[b"hello,1"] * 30, 'café,"two\nlines"'.encode("latin-1"), b"last,2", b""]
+    (tmp_path / "l.csv").write_bytes(b"\n".join(rows))
+    result = read(tmp_path / "l.csv")
+    assert [(f.uid, f.cause) for f in result.failures] == [("l.csv:32", "not_utf8")]
+    assert "byte 0xe9" in result.failures[0].detail
+    assert prompts(result)[-1] == "last"
     lines = [b'{"prompt": "hello"}'] * 30
     lines[25] = '{"prompt": "café"}'.encode("latin-1")
     (tmp_path / "l.jsonl").write_bytes(b"\n".join(lines))
