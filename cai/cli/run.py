@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,12 +52,18 @@ def export(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = Fals
 
 
 @contextmanager
-def resumable(kept: str = " Finished work is kept; the same command goes on from here.") -> Generator[None]:
-    """Ctrl-C inside the block ends the command with code 130, and says what is kept."""
+def resumable(kept: str | None = None) -> Generator[None]:
+    """Ctrl-C inside the block ends the command with code 130, and says what is kept; by default, with which command to go on.
+
+    The first one stops the work, and what is finished is written; another one cuts short what is still tidied up then.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted.{kept}", err=True)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is written: another Ctrl-C need not be polite
+        command = shlex.join(["cai", *sys.argv[1:]])
+        said = f" Finished work is kept; go on with:\n  {command}" if kept is None else kept
+        typer.echo(f"\nInterrupted.{said}", err=True)
         raise typer.Exit(130) from None
 
 

@@ -26,6 +26,7 @@ from cai.store.checksums import file_sha256, row_checksum
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
+from cai.store.interrupts import deferred_interrupts
 from cai.store.ledger import Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
@@ -133,15 +134,16 @@ class RunFolder:
         return cls.open(path, read_only=True) if database.is_file() and database.stat().st_size else None
 
     def close(self) -> None:
-        """Commit what waits, close the database, free the lock. Safe to call twice."""
-        try:
-            if self._lock is not None:
-                self.calls.flush()
-        finally:
-            self._database.close()
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+        """Commit what waits, close the database, free the lock. Safe to call twice; Ctrl-C waits until it is done."""
+        with deferred_interrupts():
+            try:
+                if self._lock is not None:
+                    self.calls.flush()
+            finally:
+                self._database.close()
+                if self._lock is not None:
+                    self._lock.release()
+                    self._lock = None
 
     def __enter__(self) -> RunFolder:
         return self

@@ -1,0 +1,38 @@
+"""Ctrl-C while a run is closed loses nothing: it waits until what is finished is on the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cai.store import RunFolder, StoredCall
+from cai.store.interrupts import deferred_interrupts
+
+
+def test_an_interrupt_waits_until_the_block_is_left_and_is_raised_then() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_calls_that_wait_are_written_although_ctrl_c_comes_while_the_run_is_closed(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "run")
+    flush = run.calls.flush
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        flush()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run.calls.flush = interrupted
+    run.calls.add(StoredCall("key", "generate", "draft", '"finished"'))
+    with pytest.raises(KeyboardInterrupt):
+        run.close()
+    with RunFolder.open(tmp_path / "run") as again:
+        assert set(again.calls.find(["key"])) == {"key"}
