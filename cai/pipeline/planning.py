@@ -16,6 +16,7 @@ from cai.evaluation.before_after import evaluate
 from cai.loop import run_loop
 from cai.pipeline.changes import Before, Comparison
 from cai.pipeline.exporting import export_key, exported_paths
+from cai.pipeline.finished import ORDER, is_current
 from cai.pipeline.forecasting import NOT_MADE, ForecastingEngine, StageForecast, Tally
 from cai.pipeline.generating import Labelled, generation_key, label_key, labelled
 from cai.pipeline.learning import trained_place
@@ -23,7 +24,6 @@ from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
 from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.retraining import Rows, forecast_training
-from cai.pipeline.finished import ORDER, is_current
 from cai.records import FailureRecord, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 from cai.store import RunFolder, Usage
 

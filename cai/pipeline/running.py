@@ -9,11 +9,11 @@ from cai.evaluation.results import EvaluationResult
 from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
 from cai.pipeline.exporting import export
+from cai.pipeline.finished import ORDER
 from cai.pipeline.generating import generate, label
 from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
 from cai.pipeline.measuring import measure
 from cai.pipeline.session import Session
-from cai.pipeline.finished import ORDER
 from cai.records import Outcome, RecordKind, Stage
 from cai.training.results import TrainingResult
 

@@ -1,7 +1,7 @@
 """Real runs in processes of their own, forked from one that has imported everything and computed nothing.
 
-Starting Python and torch takes longer than a whole small run. What is forked is a process with its own database connection, lock
-and model all the same. For drivers that run in a process without threads, not for tests themselves.
+Starting Python and torch takes longer than a whole small run. What is forked is a process with its own database connection,
+lock and model all the same. For drivers that run in a process without threads, not for tests themselves.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Start:
         os.close(writing)
 
     def follow(self, until: float, *, stop_at: str = "", lines: int = 0) -> bool:
-        """Listen until a moment (of `time.monotonic`), a stage or so many more words of it. Returns whether it is still there."""
+        """Listen until a moment (of `time.monotonic`), a stage or so many more lines. Returns whether it is still there."""
         wanted = self._heard + lines
         while (left := until - time.monotonic()) > 0:
             if select.select([self._told], [], [], left)[0]:
@@ -105,7 +105,7 @@ def _work(config: Path, told: int, largest_file_bytes: int | None) -> None:
     except CaiError as error:
         code = 1
         tell(f"{SAID}{json.dumps(str(error))}")
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (told, and the process ends)
         tell(f"{SAID}{json.dumps(traceback.format_exc())}")
     finally:
         os._exit(code)

@@ -32,7 +32,9 @@ def main(folder: Path, model: Path, prompts: Path, limits_bytes: list[int]) -> N
         config = prepared(f"limit-{limit_bytes}")
         code, stage, said = ended(config, limit_bytes)
         after, _, trouble = ended(config, None)
-        print(json.dumps({"limit": limit_bytes, "code": code, "stage": stage, "said": said, "after": after, "trouble": trouble}))
+        print(
+            json.dumps({"limit": limit_bytes, "code": code, "stage": stage, "said": said, "after": after, "trouble": trouble})
+        )
 
 
 if __name__ == "__main__":

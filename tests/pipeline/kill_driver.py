@@ -1,7 +1,7 @@
 """Kills real runs with SIGKILL at random moments, again and again, until so many kills have been made; every run is finished.
 
-Usage: kill_driver.py FOLDER MODEL PROMPTS KILLS. `FOLDER/straight` is one run that nobody interrupts, `FOLDER/killed-N` are runs
-that were. Prints which stage the kills fell into.
+Usage: kill_driver.py FOLDER MODEL PROMPTS KILLS. `FOLDER/straight` is one run that nobody interrupts, `FOLDER/killed-N` are
+runs that were. Prints which stage the kills fell into.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A disk that fills at any point of a real run: it is said in words, nothing finished is lost, and with room it ends the same."""
+"""A disk that fills at any point of a real run: it is told, nothing finished is lost, and with room it ends the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C on a real `cai run`: once, it commits, stops and says how to go on; twice, it stops at once; nothing finished is lost."""
+"""Ctrl-C on a real `cai run`: once, it commits, stops and says how to go on; twice, it stops at once; nothing is lost."""
 
 from __future__ import annotations
 

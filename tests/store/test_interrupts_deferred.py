@@ -13,11 +13,17 @@ from cai.store.interrupts import deferred_interrupts
 
 
 def test_an_interrupt_waits_until_the_block_is_left_and_is_raised_then() -> None:
-    reached = False
-    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
-        os.kill(os.getpid(), signal.SIGINT)
-        reached = True
-    assert reached
+    reached: list[str] = []
+
+    def interrupted() -> None:
+        with deferred_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("the end of the block")
+        reached.append("what comes after it")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached == ["the end of the block"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

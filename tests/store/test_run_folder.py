@@ -477,3 +477,84 @@ def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path: Path) -> None:
         broken()
     assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["rows.jsonl"]
+
+
+# ---- a reader, and a writer that comes
+
+
+def test_a_reader_of_a_closed_run_sees_what_a_writer_does_from_then_on(tmp_path: Path) -> None:
+    """Without a log, a reader takes the file as it stands and no lock; a writer that came then used to be overlooked."""
+    path = tmp_path / "run"
+    with RunFolder.open(path) as run:
+        run.put_items([item(f"i{n}") for n in range(300)])
+    with RunFolder.open(path, read_only=True) as reader:
+        assert not (path / "run.sqlite-wal").exists()
+        assert reader.count_records("revisions") == 0
+        with RunFolder.open(path) as writer:
+            writer.put_records("revisions", [revision(f"i{n}") for n in range(300)])
+            assert reader.count_records("revisions") == 300
+            assert len(list(reader.records("revisions", RevisionRecord))) == 300
+        assert len(list(reader.records("revisions", RevisionRecord))) == 300
+        with RunFolder.open(path) as writer:
+            writer.put_items([item("only")])
+        assert [i.uid for i in reader.items()] == ["only"]
+        assert reader.count_records("revisions") == 0
+
+
+def test_readers_that_open_while_a_writer_starts_and_ends_never_see_damage_or_half_a_commit(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "from cai.store import RunFolder, StoredCall\n"
+        "for n in range(40):\n"
+        "    with RunFolder.open(Path(sys.argv[1])) as run:\n"
+        "        run.calls.add(*(StoredCall(f'{n}-{k}', 'generate', 'draft', '\"' + 'x' * 500 + '\"') for k in range(20)))\n"
+    )
+    RunFolder.open(path).close()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path), str(REPOSITORY)], env=environment)
+    seen: list[int] = []
+    while writer.poll() is None:
+        with RunFolder.open(path, read_only=True) as reader:
+            seen.append(sum(usage.calls for usage in reader.usage().values()))
+    assert writer.returncode == 0
+    assert all(count % 20 == 0 for count in seen)
+    assert seen == sorted(seen)
+    with RunFolder.open(path, read_only=True) as reader:
+        assert reader.usage()["draft"].calls == 800
+
+
+# ---- a clock that jumps
+
+
+DECIDING = ("database", "schema", "calls", "memo", "ledger", "lock", "run_folder", "files", "checksums", "canonical")
+
+
+def test_nothing_that_decides_in_the_store_asks_what_time_it_is() -> None:
+    """A clock may be set back by days in the middle of a run. The time of day is told to people, in the lock's note, only."""
+    asking = {
+        (file.name, line.strip())
+        for file in (REPOSITORY / "cai" / "store" / f"{name}.py" for name in DECIDING)
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if any(call in line for call in ("time.time", "datetime", "strftime", "st_mtime ", "localtime", "gmtime"))
+    }
+    assert asking == {("lock.py", 'since=time.strftime("%Y-%m-%d %H:%M:%S %z"),')}
+
+
+def test_a_run_goes_on_although_the_clock_is_set_back_and_forth(tmp_path: Path) -> None:
+    """The files of the run get times of long ago and of next year; the note of the holder says next year."""
+    path = tmp_path / "run"
+    for day in (0, -400, 400, -4000):
+        moment = 1_700_000_000 + day * 86_400
+        with RunFolder.open(path) as run:
+            run.put_items([item("a")])
+            run.calls.add(StoredCall(f"key {day}", "generate", "draft", '"x"'))
+            run.put_stage("loop", f"f{day}")
+            for file in path.iterdir():
+                os.utime(file, (moment, moment))
+            run.calls.add(StoredCall(f"later {day}", "generate", "draft", '"x"'))
+        for file in path.iterdir():
+            os.utime(file, (moment, moment))
+    with RunFolder.open(path) as run:
+        assert run.usage()["draft"].calls == 8
+        assert run.stage("loop") == StageResult("loop", "f-4000", {})
