@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from cai.errors import StoreError
 from cai.records import (
@@ -230,8 +230,8 @@ def _is_trained(run: RunFolder, stage: Stage) -> bool:
     """Whether the model in the folder is the one that the run noted; not while another one is being trained."""
     noted = run.stage(stage)
     try:
-        result = json.loads((run.path / stage / "training.json").read_bytes())
-        return noted is not None and isinstance(result, dict) and result.get("fingerprint") == noted.fingerprint
+        result = _object(json.loads((run.path / stage / "training.json").read_bytes()))
+        return noted is not None and result.get("fingerprint") == noted.fingerprint
     except FileNotFoundError:
         return not (run.path / stage / "run.json").exists()
     except (OSError, ValueError):
@@ -241,13 +241,13 @@ def _is_trained(run: RunFolder, stage: Stage) -> bool:
 def _manifest(run: RunFolder) -> Check:
     anew = f"Move {run.path / MANIFEST_NAME} elsewhere and {AGAIN}: it is written anew."
     try:
-        content = json.loads((run.path / MANIFEST_NAME).read_bytes())
+        content = _object(json.loads((run.path / MANIFEST_NAME).read_bytes()))
     except FileNotFoundError:
         missing = Finding("damage", f"{MANIFEST_NAME}: not there.", f"{AGAIN.capitalize()}: it is written anew.")
         return Check("manifest", "missing", (missing,))
     except (OSError, ValueError) as error:
         return Check("manifest", "cannot be read", (Finding("damage", f"{MANIFEST_NAME}: {error}.", anew),))
-    noted = content.pop(MANIFEST_CHECKSUM, None) if isinstance(content, dict) else ""
+    noted = content.pop(MANIFEST_CHECKSUM, None)
     if noted is None:
         old = Finding("note", f"{MANIFEST_NAME}: of a version that kept no checksum.", f"Nothing by hand: {AGAIN}.")
         return Check("manifest", "readable", (old,))
@@ -263,9 +263,9 @@ def _versions(run: RunFolder) -> Check:
     if version != MANIFEST_VERSION:
         told = f"{MANIFEST_NAME} has version {version}; this program knows {MANIFEST_VERSION}."
         findings.append(Finding("damage", told, "Use the version of this program that wrote it."))
-    environment = manifest.get("environment")
+    environment = _object(manifest.get("environment"))
     made_with = {PROGRAM: manifest.get("program")}
-    made_with |= {name: environment.get(name) for name in LIBRARIES} if isinstance(environment, dict) else {}
+    made_with |= {name: environment.get(name) for name in LIBRARIES}
     for name, then in made_with.items():
         if then is not None and then != metadata.version(name):
             told = f"made with {name} {then}; here is {metadata.version(name)}."
@@ -307,6 +307,11 @@ def _leftovers(folder: Path) -> Check:
         told = f"{log.name}: commits of a process that was stopped, not yet moved into run.sqlite."
         findings.append(Finding("note", told, f"Nothing: they count, and are moved when you {AGAIN}. Copy both files or none."))
     return Check("leftovers", "none" if not findings else f"{len(findings)}", tuple(findings))
+
+
+def _object(value: object) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else that a file may hold."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _count(number: int, what: str) -> str:
