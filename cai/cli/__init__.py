@@ -81,6 +81,9 @@ def main() -> None:
     except (CaiError, ConstitutionError) as error:
         print(f"cai: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
