@@ -15,8 +15,8 @@ from cai.engines.opening import open_engine
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
-from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.finished import ORDER, is_current
+from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
 from cai.records import EVALUATION, Stage
 from cai.store import MANIFEST_VERSION, PROGRAM, MemoisedEngine, RunFolder, Usage, fingerprint

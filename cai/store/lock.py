@@ -79,32 +79,6 @@ class Holder(BaseModel):
         return self.is_local and not self.is_alive
 
 
-class Holder(BaseModel):
-    """TEMPORARY: store-under-fire brings the real one."""
-
-    model_config = ConfigDict(frozen=True)
-
-    pid: int
-    host: str
-    since: str = ""
-    command: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> Holder | None:
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            return None
-
-    @property
-    def is_dead(self) -> bool:
-        return self.host == socket.gethostname() and not psutil.pid_exists(self.pid)
-
-    @property
-    def is_alive(self) -> bool:
-        return self.host == socket.gethostname() and psutil.pid_exists(self.pid)
-
-
 class RunLock:
     """The lock of one run folder."""
 

@@ -92,7 +92,7 @@ def read_standing(folder: Path) -> Standing:
     Raises:
         StoreError: If there is no run in the folder, or it is damaged.
     """
-    with RunFolder.open(folder, create=False, read_only=True) as run:
+    with RunFolder.open(folder, create=False, read_only=True, checked=False) as run:
         # The process first: should it end meanwhile, what it did is still found below.
         holder, heartbeat = Holder.read(folder / HOLDER_NAME), read_heartbeat(folder)
         return Standing(

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import torch
 
+import cai.engines.local
 import cai.report
 import cai.training.dpo
 import cai.training.sft
 from cai.config import read_config
 from cai.errors import CaiError
-from cai.pipeline import StageProgress, open_session, read_inputs, run
+from cai.pipeline import ProgressEvent, StageProgress, open_session, read_inputs, run
 
+assert cai.engines.local, "imported before the forks"
 assert cai.report, "imported before the forks"
 assert cai.training.dpo, "imported before the forks"
 assert cai.training.sft, "imported before the forks"
@@ -94,8 +96,9 @@ def _work(config: Path, told: int, largest_file_bytes: int | None) -> None:
         inputs = read_inputs(read_config(config, (), {}).config)
         tell("opening")
 
-        def on_progress(event: StageProgress) -> None:
-            tell(event.stage)
+        def on_progress(event: ProgressEvent) -> None:
+            if isinstance(event, StageProgress):
+                tell(event.stage)
 
         with open_session(inputs, on_progress) as session:
             tell("opened")
