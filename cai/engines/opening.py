@@ -7,6 +7,9 @@ from typing import Literal, Protocol, TypeAlias
 from cai.engines.base import Engine
 from cai.models.spec import ModelSpec
 
+SLOTS = 64
+"""Rows decoded together where nobody says how many; on two CPU cores more bring little. Pages find their own number."""
+
 SchedulerName: TypeAlias = Literal["auto", "slots", "paged"]
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pvariance
 from typing import Any
 
+from cai.engines.opening import SLOTS
 from cai.loop import run_loop
 from cai.pipeline.generating import labelled
 from cai.pipeline.plans import Plan, PlannedCalls
@@ -141,7 +142,7 @@ class _Calibrating:
         self._patience_s = self._seconds
         if done == len(pilot) and rest and left_s > 0:
             fitting = round(left_s / max(pilot_s, 1e-3) * len(pilot))
-            rows = max(len(pilot), min(fitting, config.engine.max_batch // config.loop.replicas, len(rest)))
+            rows = max(len(pilot), min(fitting, (config.engine.max_batch or SLOTS) // config.loop.replicas, len(rest)))
             self._start_batch()
             while rest and self._worked_s() < self._seconds:
                 done += self._go(rest[:rows])
@@ -270,11 +271,10 @@ def _work(
     variance = _relative_variance(calls, plan, lengths)
     if calls.name == SCORE:
         return Work(engine, 0, 0, 0, calls.prompt_tokens, variance)
-    rows = min(config.engine.max_batch, max(1, calls.calls))
-    filled = (
-        calibration.occupancy[engine] * config.engine.max_batch / max(1, min(calibration.rows_at_once, config.engine.max_batch))
-    )
-    occupancy = min(1.0, filled * rows / config.engine.max_batch)
+    slots = config.engine.max_batch or SLOTS
+    rows = min(slots, max(1, calls.calls))
+    filled = calibration.occupancy[engine] * slots / max(1, min(calibration.rows_at_once, slots))
+    occupancy = min(1.0, filled * rows / slots)
     return Work(
         engine,
         calls.prompt_tokens * calibration.computed_share[engine],

@@ -15,6 +15,7 @@ import psutil
 from safetensors import safe_open
 
 from cai.config.settings import RunConfig
+from cai.engines.opening import SLOTS
 from cai.models.loading import LoadedModel, open_model
 from cai.pipeline.plans import Plan
 from cai.pipeline.preflight import Inputs
@@ -175,7 +176,7 @@ def _generating(shape: _Shape, plan: Plan, config: RunConfig) -> int:
     if not any(each.calls for each in plan.calls):
         return 0
     prefill = config.engine.batch_tokens or (GPU_PREFILL_TOKENS if shape.on_gpu else CPU_PREFILL_TOKENS)
-    rows = min(config.engine.max_batch, max(each.calls for each in plan.calls))
+    rows = min(config.engine.max_batch or SLOTS, max(each.calls for each in plan.calls))
     longest = max(
         each.prompt_tokens / each.calls * 1.5 + each.most_new_tokens / each.calls for each in plan.calls if each.calls
     )
