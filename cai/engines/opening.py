@@ -29,10 +29,16 @@ class EngineLimits(Protocol):
 def open_engine(spec: ModelSpec, settings: EngineLimits) -> Engine:
     """An engine for a model. Finds and checks the model and loads its tokenizer; weights are read when they are first needed.
 
+    A model on a server is asked for at its server.
+
     Raises:
         ModelError: If the model cannot be used (several problems: `ProblemList`).
-        EngineError: If the local engine cannot run this kind of model.
+        EngineError: If the local engine cannot run this kind of model, or the server does not answer.
     """
+    if spec.server is not None:
+        from cai.engines.server import ServerEngine
+
+        return ServerEngine(spec, max_in_flight=settings.max_batch)
     from cai.engines.local import LocalEngine
     from cai.models.loading import open_model
 
