@@ -27,7 +27,7 @@ LONGEST_PAUSE_S = 300.0
 _SHOWN_CHARACTERS = 300
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _KEPT_IDLE_S = 4.0
-"""Connections idle for longer are not used again: servers close them (uvicorn after 5 s), and a request could cross with that."""
+"""Connections idle for longer are not used again: servers close them (uvicorn after 5 s), and that could cross a request."""
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|maximum.{0,20}(context|length|tokens)|too (long|many tokens)"
     r"|exceeds?.{0,40}(context|token)|context_length_exceeded|exceed_context_size",
