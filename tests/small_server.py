@@ -94,7 +94,9 @@ _BASE = {"model", "messages", "prompt", "max_tokens", "temperature", "top_p", "s
 def running(loaded: LoadedModel, behaviour: Behaviour | None = None) -> Iterator[SmallServer]:
     """Serve a model on a free port for the time of the block."""
     found = SmallServer("", behaviour or Behaviour())
-    handler = type("Handler", (_Handler,), {"model": _Model(loaded), "server_state": found, "lock": threading.Lock(), "now": [0]})
+    handler = type(
+        "Handler", (_Handler,), {"model": _Model(loaded), "server_state": found, "lock": threading.Lock(), "now": [0]}
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     found.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
@@ -311,7 +313,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._bytes(200, json.dumps(content).encode(), "text/html")
             case "hang" | "half_closed":
                 if fault == "half_closed":  # part of an answer; then nothing more comes, and nothing is closed either
-                    self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"choices": [')
+                    self.wfile.write(
+                        b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"choices": ['
+                    )
                     self.wfile.flush()
                     self.connection.shutdown(socket.SHUT_RD)
                 time.sleep(1.2)
@@ -323,7 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "closed":
                 self.close_connection = True
             case "short_body":
-                self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"choices": [')
+                self.wfile.write(
+                    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"choices": ['
+                )
                 self.close_connection = True
             case "not_json":
                 self._bytes(200, b"<html><body>\x1b[31mbusy\x00</body></html>", "text/html")

@@ -27,6 +27,9 @@ _SECRET_BYTES = 6
 """A shorter key would be found in ordinary words."""
 _NO_SUCH_MODEL = "no-such-model-5e1f"
 _LISTED = 5
+_CLOSED = frozenset({401, 403})
+_SHOWN_CHARACTERS = 300
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,9 @@ def check_served(spec: ModelSpec) -> list[CaiError]:
         served = served_model(spec)
     except ModelError as error:
         return [error]
-    limits = httpx2.Timeout(spec.time_limit_s, connect=min(CONNECT_LIMIT_S, spec.time_limit_s))
+    ask = _Asking(served, httpx2.Timeout(spec.time_limit_s, connect=min(CONNECT_LIMIT_S, spec.time_limit_s)))
     try:
-        with httpx2.Client(headers=served.headers, timeout=limits) as client:
-            problem = _problem(served, client)
+        problem = _problem(served, ask)
     except httpx2.HTTPError as error:
         reason = served.hide_key(str(error)).strip() or type(error).__name__
         problem = ModelError(
@@ -146,31 +148,70 @@ def listed_models(status: int, text: str) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-def _problem(served: ServedModel, client: httpx2.Client) -> ModelError | None:
-    answer = client.get(f"{served.base_url}/models")
-    if answer.status_code in {401, 403}:
-        return served.refused_key(answer.status_code)
-    listed = listed_models(answer.status_code, answer.text)
-    if listed and served.name in listed:
+def _problem(served: ServedModel, ask: _Asking) -> ModelError | None:
+    listed, status = ask.models()
+    if served.name in listed:
         return None
-    status = _status_of_a_word(served, client, served.name)
-    if status in {401, 403}:
+    said = ""
+    if status not in _CLOSED:
+        status, said = ask.a_word(served.name)
+    if status in _CLOSED:
         return served.refused_key(status)
-    if status == 404 and listed is None:
-        return ModelError(
-            f"model {served.name}: there is no such API or model at {served.base_url} (HTTP 404).",
-            "The base URL usually ends with /v1; check it and the model's name.",
-        )
-    # Not listed, and yet it answers: some servers list what lies in a cache, others answer to any name at all.
-    listens_to_names = listed and status == 200 and _status_of_a_word(served, client, _NO_SUCH_MODEL) != 200
-    if listed and not listens_to_names and status < 500:
+    if status in {408, 429} or status >= 500:
+        return None  # it may be loading the model; the engine asks again, and waits
+    if status == 200 and (not listed or ask.a_word(_NO_SUCH_MODEL)[0] != 200):
+        return None  # some servers list what lies in a cache; a server that answers to any name is believed its list
+    if listed:
         return served.unknown(tuple(listed))
-    return None
+    return ModelError(
+        f"model {served.name}: the server at {served.base_url} refuses it (HTTP {status}): {said}",
+        "Check the model's name, and the base URL, which usually ends with /v1.",
+    )
 
 
-def _status_of_a_word(served: ServedModel, client: httpx2.Client, name: str) -> int:
-    body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    return client.post(f"{served.base_url}/chat/completions", json=body).status_code
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Asks each question over a connection of its own: a server that broke on one has closed it."""
+
+    served: ServedModel
+    limits: httpx2.Timeout
+
+    def models(self) -> tuple[dict[str, dict[str, Any]], int]:
+        """The models it lists, and the answer's status; none where it fails to list them, which is no fault of the model."""
+        import httpx2
+
+        try:
+            answer = httpx2.get(f"{self.served.base_url}/models", headers=self.served.headers, timeout=self.limits)
+        except (httpx2.ReadError, httpx2.RemoteProtocolError):
+            return {}, 0
+        return listed_models(answer.status_code, answer.text) or {}, answer.status_code
+
+    def a_word(self, name: str) -> tuple[int, str]:
+        """Status and error text of the shortest conversation with a model."""
+        import httpx2
+
+        body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        url = f"{self.served.base_url}/chat/completions"
+        answer = httpx2.post(url, json=body, headers=self.served.headers, timeout=self.limits)
+        return answer.status_code, error_message(self.served.hide_key(answer.text))
+
+
+def error_message(text: str) -> str:
+    """What an error's body says, in one short line without control characters."""
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return shortened(text) or "no text"
+    for key in ("error", "detail", "message"):
+        if isinstance(found, dict) and cast("dict[str, Any]", found).get(key):
+            found = cast("dict[str, Any]", found)[key]
+    return shortened(found if isinstance(found, str) else json.dumps(found)) or "no text"
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text of somebody else's, on one line, without what would steer a terminal."""
+    short = _CONTROLS.sub(" ", text[: 4 * _SHOWN_CHARACTERS]).strip()
+    return short if len(short) <= _SHOWN_CHARACTERS else f"{short[:_SHOWN_CHARACTERS]} …"
 
 
 def _has_port(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a server can do, found out by asking it: a dozen requests of one token, and three of sixteen.
+"""What a server can do, found out by asking it: a dozen requests of one token, and four of sixteen.
 
 Nothing is taken from a server's name: versions change, and proxies answer for others. What it silently ignores cannot be seen,
 unless it changes the answer.
@@ -6,13 +6,14 @@ unless it changes the answer.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from cai.engines.base import SamplingParams, ScoreRequest
-from cai.engines.server.answers import first_choice, is_count, malformed
+from cai.engines.server.answers import first_choice, is_count, is_logp, malformed
 from cai.engines.server.bodies import DIALECTS, Wording
 from cai.engines.server.exchange import Exchange, Json, PassingFailure, Refusal
 from cai.engines.server.scoring import (
@@ -22,6 +23,7 @@ from cai.engines.server.scoring import (
     read_echo,
     read_prompt_logprobs,
     read_top_logprobs,
+    repeated,
     top_logprobs_body,
 )
 from cai.errors import ModelError
@@ -43,6 +45,8 @@ PROBE: Conversation = (
 """Several turns and scripts, so that a tokenizer or a template that is not the server's counts other tokens."""
 _PREFIX = "A"
 """One byte, so one token at most."""
+_ALIKE_NATS = 0.05
+"""As near as the same token's log-probabilities come in two requests; other tokens' are further apart."""
 _DRAWN = SamplingParams(temperature=1.0, max_tokens=16)
 _ONE = SamplingParams(temperature=1.0, max_tokens=1)
 _LASTING = ("id", "root", "parent", "owned_by", "meta")
@@ -160,7 +164,10 @@ async def _told(exchange: Exchange, path: str) -> Json:
 
 
 async def _taken(exchange: Exchange, path: str, body: Json) -> Json | None:
-    """The answer; None if the server does not take such a request (it refuses it, or breaks on it twice)."""
+    """The answer; None if the server does not take such a request: it refuses it, or breaks on it twice.
+
+    llama-cpp-python answers 500 to a number out of range, `transformers serve` to a template that refuses a system turn.
+    """
     for attempt in (1, 2):
         try:
             return await exchange.post(path, body)
@@ -176,20 +183,21 @@ async def _taken(exchange: Exchange, path: str, body: Json) -> Json | None:
 
 async def _wording(exchange: Exchange, *, thinking: bool, neutralised: Callable[[str], str]) -> tuple[Wording, int | None]:
     """The richest dialect it takes, and how many tokens the probe has."""
-    refused = ""
+    wording = Wording(exchange.served.name, DIALECTS[0], thinking, takes_system=True, neutralised=neutralised)
     for dialect in DIALECTS:
-        wording = Wording(exchange.served.name, dialect, thinking, takes_system=True, neutralised=neutralised)
-        try:
-            answer = await exchange.post("/chat/completions", wording.body(PROBE, _ONE))
-        except Refusal as refusal:
-            refused = refusal.failure.detail
-            continue
-        first_choice(answer)
-        return wording, _prompt_tokens(answer)
-    raise ModelError(
-        f"model {exchange.served.name}: the server at {exchange.served.base_url} refuses the simplest conversation: {refused}.",
-        "Check the model's name, and that it is a chat model.",
-    )
+        wording = replace(wording, dialect=dialect)
+        answer = await _taken(exchange, "/chat/completions", wording.body(PROBE, _ONE))
+        if answer is not None:
+            first_choice(answer)
+            return wording, _prompt_tokens(answer)
+    try:
+        await exchange.post("/chat/completions", wording.body(PROBE, _ONE))
+    except Refusal as refusal:
+        raise ModelError(
+            f"model {exchange.served.name}: the server at {exchange.served.base_url} refuses even the probe: {refusal}",
+            "Check the model's name, and that it is a chat model.",
+        ) from refusal
+    raise PassingFailure("server_error", "the simplest conversation was refused, and then it was not")
 
 
 def _prompt_tokens(answer: Json) -> int | None:
@@ -216,45 +224,57 @@ async def _continues(exchange: Exchange, wording: Wording, counted: int | None) 
 async def _seeds(exchange: Exchange, wording: Wording) -> Seeds:
     if wording.dialect == "openai_unseeded":
         return "ignored"
-    texts: list[str] = []
-    for key in ("one", "one", "other"):
-        answer = await exchange.post("/chat/completions", wording.body(PROBE, _DRAWN, key))
-        message = first_choice(answer).get("message")
-        if not isinstance(message, dict):
-            raise malformed("its choice has no message")
-        texts.append(json.dumps([cast("Json", message).get(name) for name in ("content", "reasoning_content", "reasoning")]))
-    if texts[0] != texts[1]:
+    # All at once, since some servers have one generator for all requests: equal seeds then help only those who ask alone.
+    keys = ("one", "other", "third", "one")
+    answers = await asyncio.gather(*(exchange.post("/chat/completions", wording.body(PROBE, _DRAWN, key)) for key in keys))
+    first, *others, again = (_all_text(answer) for answer in answers)
+    if first != again:
         return "ignored"
-    return "kept" if texts[0] != texts[2] else "untold"
+    return "kept" if first not in others else "untold"
+
+
+def _all_text(answer: Json) -> str:
+    message = first_choice(answer).get("message")
+    if not isinstance(message, dict):
+        raise malformed("its choice has no message")
+    return json.dumps([cast("Json", message).get(name) for name in ("content", "reasoning_content", "reasoning")])
 
 
 async def _scoring(exchange: Exchange, wording: Wording, known: ChatTokenizer | None, *, continues: bool) -> ScoringWay:
     """The best way it has: exact prompts first, then whole continuations, then first tokens."""
     question = ScoreRequest(PROBE, (_PREFIX,), _PREFIX)
-    ways: list[tuple[ScoringWay, str, Json, Callable[[Json], object]]] = []
-    if known is not None:
-        body = echo_body(wording, known.encode_chat(PROBE, _PREFIX))
-        ways.append(("echo_ids", "/completions", body, _read_probe_echo))
-    if continues:
-        body = prompt_logprobs_body(wording, question)
-        ways.append(("prompt_logprobs", "/chat/completions", body, read_prompt_logprobs))
-    if known is not None:
-        body = echo_body(wording, known.prompt_text(PROBE, _PREFIX))
-        ways.append(("echo_text", "/completions", body, _read_probe_echo))
-    if continues:
-        ways.append(("top_logprobs", "/chat/completions", top_logprobs_body(wording, question), read_top_logprobs))
-    for way, path, body, read in ways:
-        if await _reads(exchange, path, body, read):
-            return way
+    if known and await _echoes(exchange, wording, [known.encode_chat(PROBE, prefix) for prefix in ("", _PREFIX)]):
+        return "echo_ids"
+    if continues and await _reads(exchange, prompt_logprobs_body(wording, question), read_prompt_logprobs):
+        return "prompt_logprobs"
+    if known and await _echoes(exchange, wording, [known.prompt_text(PROBE, prefix) for prefix in ("", _PREFIX)]):
+        return "echo_text"
+    if continues and await _reads(exchange, top_logprobs_body(wording, question), read_top_logprobs):
+        return "top_logprobs"
     return "none"
 
 
-def _read_probe_echo(answer: Json) -> object:
-    return read_echo(answer, 2)
+async def _echoes(exchange: Exchange, wording: Wording, prompts: Sequence[list[int] | str]) -> bool:
+    """Whether prompts are repeated with log-probabilities, and where a prompt ends: it is begun alike with a token more."""
+    found: list[list[object]] = []
+    for prompt in prompts:
+        answer = await _taken(exchange, "/completions", echo_body(wording, prompt))
+        try:
+            if answer is None or not read_echo(answer, 1):
+                return False
+            found.append(repeated(answer))
+        except PassingFailure:
+            return False
+    shorter, longer = found
+    alike = all(
+        one == other or (is_logp(one) and is_logp(other) and abs(one - other) < _ALIKE_NATS)
+        for one, other in zip(shorter, longer, strict=False)
+    )
+    return alike and len(longer) == len(shorter) + 1
 
 
-async def _reads(exchange: Exchange, path: str, body: Json, read: Callable[[Json], object]) -> bool:
-    answer = await _taken(exchange, path, body)
+async def _reads(exchange: Exchange, body: Json, read: Callable[[Json], object]) -> bool:
+    answer = await _taken(exchange, "/chat/completions", body)
     try:
         return answer is not None and read(answer) is not None
     except PassingFailure:

@@ -73,7 +73,7 @@ class ServerEngine:
     gone stops everything that waits for it with an `EngineError`.
 
     An answer depends on its request alone as far as the server's does: the seed follows from the noise key, and `facts` tells
-    whether equal seeds gave equal texts when it was tried, one request at a time; in other batches kernels round differently.
+    whether equal seeds gave equal texts when it was tried, beside other requests; in larger batches kernels round differently.
     Texts of control tokens in messages get a space inside: those of the model's own tokenizer where that is at hand, else the
     usual forms (`cai.models.control_text`); a form that is neither reaches the server as it is.
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias, cast
 import httpx2
 
 from cai.engines.base import RequestFailure
-from cai.errors import EngineError, ModelError
-from cai.models.served import CONNECT_LIMIT_S, ServedModel
+from cai.errors import EngineError
+from cai.models.served import CONNECT_LIMIT_S, ServedModel, error_message, shortened
 
 Json: TypeAlias = dict[str, Any]
 
@@ -24,8 +24,6 @@ LARGEST_BODY_BYTES = 64 * 1024 * 1024
 """A larger answer is given up: log-probabilities of a long prompt take a few megabytes."""
 LONGEST_PAUSE_S = 300.0
 """No `Retry-After` is waited for longer than this at a time."""
-_SHOWN_CHARACTERS = 300
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _KEPT_IDLE_S = 4.0
 """Connections idle for longer are not used again: servers close them (uvicorn after 5 s), and that could cross a request."""
 _TOO_LONG = re.compile(
@@ -110,8 +108,13 @@ class Exchange:
         return self._content(answer, path)
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Status and text of an answer."""
-        answer = await self._send("GET", path, None, None)
+        """Status and text of an answer. A lost connection is tried once more: the server may have closed it after an error."""
+        try:
+            answer = await self._send("GET", path, None, None)
+        except PassingFailure as failure:
+            if failure.cause != "connection":
+                raise
+            answer = await self._send("GET", path, None, None)
         return answer.status, answer.text
 
     async def _send(self, method: str, path: str, content: bytes | None, limit_s: float | None) -> _Answer:
@@ -132,7 +135,7 @@ class Exchange:
         except httpx2.DecodingError as error:
             raise PassingFailure("damaged_body", "the answer's compression is damaged") from error
         except httpx2.HTTPError as error:
-            reason = _plain(self.served.hide_key(str(error))) or type(error).__name__
+            reason = shortened(self.served.hide_key(str(error))) or type(error).__name__
             raise PassingFailure("connection", f"the connection failed: {reason}") from error
 
     def _content(self, answer: _Answer, path: str) -> Json:
@@ -154,26 +157,14 @@ class Exchange:
         try:
             content: object = json.loads(answer.text)
         except (ValueError, RecursionError) as error:
-            shown = _plain(answer.text) or "nothing"
+            shown = shortened(answer.text) or "nothing"
             raise PassingFailure("not_json", f"the answer is not JSON: {shown}") from error
         if not isinstance(content, dict):
-            raise PassingFailure("not_json", f"the answer is no JSON object: {_plain(answer.text)}")
+            raise PassingFailure("not_json", f"the answer is no JSON object: {shortened(answer.text)}")
         found = cast("Json", content)
         if "error" in found and found["error"] and "choices" not in found:
             raise PassingFailure("server_error", f"HTTP {answer.status}: {error_message(answer.text)}")
         return found
-
-
-def error_message(text: str) -> str:
-    """What an error's body says, in one short line without control characters."""
-    try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return _plain(text) or "no text"
-    for key in ("error", "detail", "message"):
-        if isinstance(found, dict) and cast("Json", found).get(key):
-            found = cast("Json", found)[key]
-    return _plain(found if isinstance(found, str) else json.dumps(found)) or "no text"
 
 
 def pause_s(retry_after: str, now: float | None = None) -> float | None:
@@ -192,16 +183,8 @@ def pause_s(retry_after: str, now: float | None = None) -> float | None:
     return min(max(asked, 0.0), LONGEST_PAUSE_S) if asked == asked else None  # noqa: PLR0124 - "nan" is a float, too
 
 
-def _not_there(served: ServedModel, message: str) -> CaiProblem:
+def _not_there(served: ServedModel, message: str) -> EngineError:
     return EngineError(
         f"model {served.name}: the server at {served.base_url} answers HTTP 404: {message}.",
         "Check the model's name, and the base URL, which usually ends with /v1.",
     )
-
-
-def _plain(text: str) -> str:
-    short = _CONTROLS.sub(" ", text[: 4 * _SHOWN_CHARACTERS]).strip()
-    return short if len(short) <= _SHOWN_CHARACTERS else f"{short[:_SHOWN_CHARACTERS]} …"
-
-
-CaiProblem: TypeAlias = ModelError | EngineError

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from cai.engines.base import SamplingParams, ScoreRequest, Scores
-from cai.engines.server.answers import first_choice, is_count, is_logp, malformed
+from cai.engines.server.answers import first_choice, is_logp, malformed, usage
 from cai.engines.server.bodies import Wording
 from cai.engines.server.exchange import Exchange, Json, Refusal
 from cai.errors import ModelError
@@ -107,20 +107,26 @@ def echo_body(wording: Wording, prompt: Sequence[int] | str) -> Json:
 
 
 def read_echo(content: Json, scored: int) -> list[float]:
-    """Log-probabilities of the prompt's last `scored` tokens."""
+    """Log-probabilities of the prompt's last `scored` tokens.
+
+    They are counted from the end, where the generated token stands: llama-cpp-python leaves out some tokens at the beginning.
+    """
+    logps = repeated(content)
+    last = logps[-scored:]
+    if not scored < len(logps) or not all(is_logp(logp) for logp in last):
+        raise malformed("the prompt is not repeated whole, with a log-probability for each token")
+    return [float(cast("float", logp)) for logp in last]
+
+
+def repeated(content: Json) -> list[object]:
+    """The log-probabilities of the prompt's tokens, as they came."""
     found = first_choice(content).get("logprobs")
     told = cast("Json", found).get("token_logprobs") if isinstance(found, dict) else None
     if not isinstance(told, list):
         raise malformed("it has no `token_logprobs`")
-    usage = content.get("usage")
-    length = cast("Json", usage).get("prompt_tokens") if isinstance(usage, dict) else None
-    all_of_them = cast("list[Any]", told)
-    if not is_count(length) or not scored < length <= len(all_of_them):
-        raise malformed("the prompt is not repeated whole")
-    logps = all_of_them[length - scored : length]
-    if not all(is_logp(logp) for logp in logps):
-        raise malformed("a log-probability of the prompt is no number")
-    return [float(logp) for logp in logps]
+    _, generated = usage(content, (0, 1))
+    all_of_them = cast("list[object]", told)
+    return all_of_them[: len(all_of_them) - generated]
 
 
 async def _by_echo(
@@ -185,6 +191,4 @@ async def _by_top_logprobs(exchange: Exchange, wording: Wording, request: ScoreR
     longest = max(map(len, request.continuations), default=0)
     if longest > len(" A"):
         raise Refusal("not_one_token", "the server tells the likeliest first tokens only; this text has several")
-    usage = content.get("usage")
-    length = cast("Json", usage).get("prompt_tokens") if isinstance(usage, dict) else None
-    return Scores(tuple(found.get(each, -math.inf) for each in request.continuations), length if is_count(length) else 0)
+    return Scores(tuple(found.get(each, -math.inf) for each in request.continuations), usage(content, (0, 0))[0])
