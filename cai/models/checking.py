@@ -48,8 +48,7 @@ def check_model(spec: ModelSpec, *, weights: bool = True) -> list[CaiError]:
         from cai.models.served import check_served
 
         return check_served(spec)
-    if spec.server is not None:
-        return check_model(ModelSpec(name=spec.tokenizer or spec.name), weights=False)
+    spec = spec.tokenizer_place
     problems: list[CaiError] = [*placement_problems(spec)] if weights else []
     folder = _place(spec, problems, weights=weights)
     if weights:

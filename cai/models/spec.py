@@ -100,6 +100,13 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{_listed(foreign)} is the server's affair: set it where the server is started, or leave it out")
         return self
 
+    @property
+    def tokenizer_place(self) -> ModelSpec:
+        """The model as far as its tokenizer goes, which is a matter of this machine also where the model is on a server."""
+        if self.server is None:
+            return self
+        return ModelSpec(name=self.tokenizer or self.name, thinking=self.thinking)
+
     def __str__(self) -> str:
         if self.server is not None:
             return f"{self.name} (served)"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cai.config.settings import RunConfig
 from cai.data.prompts import read_items
-from cai.errors import CaiError, ConfigError, ProblemList, unknown_principles
+from cai.errors import CaiError, ConfigError, ModelError, ProblemList, unknown_principles
 from cai.loop import gate_problems
 from cai.models.checking import check_model, check_trainable
 from cai.records import FailureRecord, Item
@@ -63,11 +64,16 @@ def read_inputs(config: RunConfig) -> Inputs:
     """
     problems: list[CaiError] = []
     constitution = _constitution(config, problems)
-    problems += check_model(config.policy)
+    unusable = check_model(config.policy)
+    if config.feedback_or_policy != config.policy:
+        unusable += check_model(config.feedback_or_policy)
+    problems += unusable
     if config.sft is not None or config.dpo is not None:
-        problems += check_trainable(config.policy)
-    if config.feedback is not None and config.feedback != config.policy:
-        problems += check_model(config.feedback)
+        problems += untrainable(config) or check_trainable(config.policy)
+    if config.feedback_or_policy.server is not None and not unusable:
+        from cai.engines.server import check_scoring
+
+        problems += check_scoring(config.feedback_or_policy, scored(config))
     if "tensor_parallel" in {config.policy.placement, config.feedback_or_policy.placement}:
         hint = "use `placement: auto`, or see examples/tensor_parallel.py for generation alone"
         problems.append(ConfigError("placement tensor_parallel: a run is written by one process and cannot be split so", hint))
@@ -76,6 +82,36 @@ def read_inputs(config: RunConfig) -> Inputs:
         raise ProblemList("This run cannot start:", list({str(problem): problem for problem in problems}.values()))
     held_out = frozenset[str]() if config.lab else held_out_uids(items, config.holdout_share, config.seed)
     return Inputs(config, constitution, items, held_out, failures, source)
+
+
+def untrainable(config: RunConfig) -> list[CaiError]:
+    """What is asked of a policy on a server that needs its weights."""
+    if config.policy.server is None:
+        return []
+    stages = [name for name, settings in (("sft", config.sft), ("dpo", config.dpo)) if settings is not None]
+    off = " and ".join(f"`{name}: null`" for name in stages)
+    return [
+        ModelError(
+            f"model {config.policy.name}: is on a server, and cannot be trained there.",
+            f"Write {off} to make data sets only, or name the policy's weights as `policy` (a server may still be `feedback`).",
+        )
+    ]
+
+
+def scored(config: RunConfig) -> dict[str, Literal["letters", "verdicts"]]:
+    """Setting → which log-probabilities of the feedback model it needs."""
+    needs: dict[str, Literal["letters", "verdicts"]] = {}
+    if config.labels.method == "letters":
+        needs["`labels.method: letters`"] = "letters"
+    else:
+        needs[f"`labels.method: {config.labels.method}`"] = "verdicts"
+    if config.loop.gate is not None:
+        needs["`loop.gate`"] = "verdicts"
+    trained = config.sft is not None or config.dpo is not None
+    suite = config.evaluation.suite
+    if trained and (suite == "principles" or (suite == "auto" and config.lab is None)):
+        needs[f"`evaluation.suite: {suite}`"] = "verdicts"
+    return needs
 
 
 def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution | None:

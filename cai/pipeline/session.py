@@ -36,6 +36,7 @@ class Session:
     _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine], init=False)
     _released: Counted = field(default_factory=Counted, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _facts: dict[ModelSpec, dict[str, Any]] = field(default_factory=dict[ModelSpec, dict[str, Any]], init=False)
 
     @property
     def policy(self) -> MemoisedEngine:
@@ -48,9 +49,11 @@ class Session:
     def engine(self, spec: ModelSpec) -> MemoisedEngine:
         """The remembering engine of a model."""
         if spec not in self._engines:
-            engine = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
+            opened = open_engine(spec, self.inputs.config.engine)
+            if spec.server is not None:
+                self._facts[spec] = _served_facts(opened)
             with self._lock:
-                self._engines[spec] = engine
+                self._engines[spec] = MemoisedEngine(opened, self.folder)
         return self._engines[spec]
 
     def counted(self) -> Counted:
@@ -92,6 +95,14 @@ class Session:
             self.folder.forget_stage(later)
         self.folder.put_measurements(EVALUATION, [])
 
+    def _described(self, spec: ModelSpec) -> dict[str, Any]:
+        """A model, for the manifest. What its server can do was found out when its engine was opened."""
+        if spec.server is None:
+            return _described(spec)
+        if spec not in self._facts:
+            self.engine(spec)
+        return {"name": str(spec), **self._facts[spec]}
+
     def write_manifest(self) -> None:
         """Everything one needs to know to repeat the run; written anew once the records are those of these inputs."""
         config = self.inputs.config
@@ -103,7 +114,7 @@ class Session:
                 "config": config,
                 "constitution": self.inputs.constitution.model_dump(mode="json")
                 | {"fingerprint": self.inputs.constitution.fingerprint},
-                "models": {"policy": _described(config.policy), "feedback": _described(config.feedback_or_policy)},
+                "models": {"policy": self._described(config.policy), "feedback": self._described(config.feedback_or_policy)},
                 "prompts": {
                     "source": self.inputs.source,
                     "rows": len(self.inputs.items) + len(self.inputs.failures),
@@ -159,6 +170,13 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
     }
+
+
+def _served_facts(engine: Engine) -> dict[str, Any]:
+    from cai.engines.server import ServerEngine
+
+    assert isinstance(engine, ServerEngine), "a model on a server"
+    return dict(engine.facts)
 
 
 def _environment() -> dict[str, Any]:

@@ -396,7 +396,7 @@ def _tokenizer_at_hand(spec: ModelSpec) -> tuple[ChatTokenizer | None, int | Non
     from cai.models.loading import open_tokenizer
 
     try:
-        return open_tokenizer(ModelSpec(name=spec.tokenizer or spec.name, thinking=spec.thinking))
+        return open_tokenizer(spec)
     except CaiError:
         if spec.tokenizer is not None:
             raise
