@@ -110,8 +110,8 @@ def _refuse_unscored(plan: Plan, chosen: MethodChoice) -> None:
     from cai.engines.server import check_scoring
     from cai.errors import ProblemList
 
-    needs = {"letters": "letters", "pointwise": "verdicts", "both": "verdicts"}
-    if problems := check_scoring(plan.model, {f"the method `{chosen}`": needs[chosen]}):
+    problems = check_scoring(plan.model, {f"the method `{chosen}`": "letters" if chosen == "letters" else "verdicts"})
+    if problems:
         raise ProblemList("These tests cannot be run:", problems)
 
 

@@ -92,7 +92,7 @@ def served_model(spec: ModelSpec) -> ServedModel:
     """
     assert spec.server is not None, "a model on a server"
     parts = urlsplit(spec.server)
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in spec.server or parts.query or parts.fragment:
         raise ModelError(
             f"model {spec.name}: `server` holds a user, a password or a query, and would be written into the run's records.",
             "Give the bare URL; a key belongs into an environment variable that `api_key_env` names.",

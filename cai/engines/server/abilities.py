@@ -47,6 +47,7 @@ _PREFIX = "A"
 """One byte, so one token at most."""
 _ALIKE_NATS = 0.05
 """As near as the same token's log-probabilities come in two requests; other tokens' are further apart."""
+_PAUSE_S = 0.1
 _DRAWN = SamplingParams(temperature=1.0, max_tokens=16)
 _ONE = SamplingParams(temperature=1.0, max_tokens=1)
 _LASTING = ("id", "root", "parent", "owned_by", "meta")
@@ -164,11 +165,11 @@ async def _told(exchange: Exchange, path: str) -> Json:
 
 
 async def _taken(exchange: Exchange, path: str, body: Json) -> Json | None:
-    """The answer; None if the server does not take such a request: it refuses it, or breaks on it twice.
+    """The answer; None if the server does not take such a request: it refuses it, or breaks on it three times.
 
     llama-cpp-python answers 500 to a number out of range, `transformers serve` to a template that refuses a system turn.
     """
-    for attempt in (1, 2):
+    for attempt in (1, 2, 3):
         try:
             return await exchange.post(path, body)
         except Refusal:
@@ -176,8 +177,9 @@ async def _taken(exchange: Exchange, path: str, body: Json) -> Json | None:
         except PassingFailure as failure:
             if failure.cause != "server_error" and not (failure.cause == "not_json" and path != "/chat/completions"):
                 raise
-            if attempt == 2:
+            if attempt == 3:
                 return None
+            await asyncio.sleep(_PAUSE_S)
     raise AssertionError
 
 
