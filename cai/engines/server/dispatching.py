@@ -114,8 +114,11 @@ class _Work:
             job.given_up = True
             if job.task is not None:
                 job.task.cancel()
+            # Here, not when the task ends: one that is cancelled before its first step never runs.
+            self.running.discard(job)
             self.sleeping.discard(job)
         self.waiting = deque(job for job in self.waiting if not job.given_up)
+        self.pump()
 
     def pump(self) -> None:
         """Begin what may begin now; come back when the server has had its rest."""
