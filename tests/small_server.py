@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self._let_in():
                 self._answer(number, body)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True
         finally:
             with self.lock:
@@ -317,8 +317,8 @@ class _Handler(BaseHTTPRequestHandler):
                         b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"choices": ['
                     )
                     self.wfile.flush()
-                    self.connection.shutdown(socket.SHUT_RD)
-                time.sleep(1.2)
+                self.connection.settimeout(30)
+                self.connection.recv(1)  # until the other side has had enough
                 self.close_connection = True
             case "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -348,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                 self.wfile.write(b"0\r\n\r\n")
             case "bad_gzip":
-                self._bytes(200, gzip.compress(json.dumps(good).encode())[:-12] + b"x" * 12, Content_Encoding="gzip")
+                self._bytes(200, b"x" + gzip.compress(json.dumps(good).encode()), Content_Encoding="gzip")
             case "empty_choices":
                 self._json(200, good | {"choices": []})
             case "no_message":

@@ -231,13 +231,13 @@ def test_a_template_without_a_system_turn_gets_its_text_in_the_users(open_tiny: 
 
 
 def test_a_prompt_that_is_too_long_fails_alone_and_a_tight_one_gets_the_room_there_is(served: SmallServer) -> None:
-    long, tight, short = "word " * 300, "word " * 150, "word"
+    long, tight, short = "word " * 300, "word " * 60, "word"
     with engine_for(served, Behaviour(context_tokens=400)) as engine:
         assert engine.context_tokens == 400
         tokens = engine.count_tokens((user(tight),))
         room = 400 - tokens
         params = SamplingParams(temperature=0.0, max_tokens=room + 7)
-        answers = dict(engine.generate([ask(text, params) for text in (long * 2, tight, short)]))
+        answers = dict(engine.generate([ask(text, params) for text in (long, tight, short)]))
     assert isinstance(answers[0], RequestFailure)
     assert answers[0].cause == "prompt_too_long"
     assert isinstance(answers[1], Generation)

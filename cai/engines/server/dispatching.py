@@ -41,7 +41,7 @@ class Retries:
         longest_wait_s: It is never longer.
     """
 
-    attempts: int = 8
+    attempts: int = 10
     time_outs: int = 2
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
@@ -59,13 +59,14 @@ class Job:
     Args:
         work: Sends it and reads the answer; raises `PassingFailure` or `Refusal`.
         deliver: Told of the outcome, or of the error that stops everything, in the background thread; must not block.
+        failed: How often it has failed.
+        answered_before: How many requests were answered before it was last begun, or failed.
     """
 
     work: Callable[[Exchange], Awaitable[Generation | Scores]]
     deliver: Callable[[Outcome | BaseException], None]
     failed: int = 0
-    begun: float | None = None
-    answered_before: int = 0
+    answered_before: int | None = None
     task: asyncio.Task[None] | None = None
     given_up: bool = False
 
@@ -136,8 +137,8 @@ class _Work:
 
     async def attempt(self, job: Job) -> None:
         begun = time.monotonic()
-        if job.begun is None:
-            job.begun, job.answered_before = begun, self.counts.answered
+        if job.answered_before is None:
+            job.answered_before = self.counts.answered
         try:
             result = await job.work(self.opened())
         except PassingFailure as failure:
@@ -179,6 +180,7 @@ class _Work:
             await self.fail(job, RequestFailure(failure.cause, failure.detail), suspicious=nothing_since)
             return
         self.counts.retries += 1
+        job.answered_before = self.counts.answered
         self.sleeping.add(job)
         wait_s = max(self.retries.wait_s(job.failed), failure.wait_s or 0.0)
         asyncio.get_running_loop().call_later(wait_s, self.requeue, job)
