@@ -73,10 +73,10 @@ def test_test_judges_with_a_served_model_or_says_what_it_lacks(tmp_path: Path, s
 
 def test_show_needs_a_tokenizer_here_and_no_server(tmp_path: Path, served: SmallServer, model: Path, cai: Cai) -> None:
     served.bodies.clear()
-    without = cai("show", "--config", config_at(tmp_path, served), "--stage", "critique")
+    without = cai("show", "brief", "--config", config_at(tmp_path, served), "--stage", "critique")
     assert without.code == 0, without.err
     assert "The tokenizer of tiny is not at hand" in without.err
-    with_one = cai("show", "--config", config_at(tmp_path, served, tokenizer=str(model)), "--stage", "critique")
+    with_one = cai("show", "brief", "--config", config_at(tmp_path, served, tokenizer=str(model)), "--stage", "critique")
     assert with_one.code == 0, with_one.err
     assert "<|im_start|>" in with_one.out
     assert served.bodies == []

@@ -103,7 +103,7 @@ def test_a_run_through_a_faulty_server_is_the_run_through_a_healthy_one(tmp_path
 
 def test_a_row_that_the_server_always_breaks_on_is_one_failure(tmp_path: Path, served: SmallServer) -> None:
     config = config_at(tmp_path / "poison", served)
-    poison = list(read_inputs(read(config)).training_items)[2].messages[-1].content
+    poison = read_inputs(read(config)).training_items[-1].messages[-1].content
     served.behaviour = Behaviour(
         key=KEY, fault=lambda number, body: "key_in_400" if body.get("messages", [{}])[0].get("content") == poison else None
     )

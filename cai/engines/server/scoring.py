@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ScoringWay: TypeAlias = Literal["prompt_logprobs", "echo_ids", "echo_text", "top_logprobs", "none"]
 MOST_TOP_LOGPROBS = 20
 """What vLLM and OpenAI give at most."""
+_SMALLEST_LEFT = 1e-6
+"""Probability beyond the likeliest tokens: smaller ones are rounding."""
 _ONE_TOKEN = SamplingParams(temperature=1.0, max_tokens=1)
 """At temperature 1 the distribution is the model's own also where a server tells it after the temperature."""
 
@@ -33,7 +35,8 @@ async def score(
 ) -> Scores:
     """The scores of a request; see `cai.engines.base.Scores`.
 
-    With `top_logprobs`, a continuation that is not among the likeliest tokens scores −inf.
+    With `top_logprobs`, a continuation that is not among the likeliest tokens scores the most it can have: as much as the least
+    likely of them, or as is left. So a margin between two letters is never overstated by what is not told of the lesser one.
 
     Raises:
         PassingFailure, Refusal: As the exchange; `not_one_token` when the way cannot score the continuation.
@@ -191,4 +194,6 @@ async def _by_top_logprobs(exchange: Exchange, wording: Wording, request: ScoreR
     longest = max(map(len, request.continuations), default=0)
     if longest > len(" A"):
         raise Refusal("not_one_token", "the server tells the likeliest first tokens only; this text has several")
-    return Scores(tuple(found.get(each, -math.inf) for each in request.continuations), usage(content, (0, 0))[0])
+    left = 1.0 - math.fsum(map(math.exp, found.values()))
+    unseen = min([*found.values(), math.log(max(left, _SMALLEST_LEFT))])
+    return Scores(tuple(found.get(each, unseen) for each in request.continuations), usage(content, (0, 0))[0])
