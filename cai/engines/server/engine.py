@@ -140,11 +140,6 @@ class ServerEngine:
             "sampling parameters": abilities.wording.dialect.replace("_", " "),
         }
 
-    @property
-    def exact_counts(self) -> bool:
-        """Whether `count_tokens` is exact."""
-        return self._abilities.counting != "estimate"
-
     def can_score(self, what: Scored) -> bool:
         """Whether the server tells the log-probabilities that this needs."""
         ways = {"verdicts": {"echo_ids", "echo_text", "prompt_logprobs"}}
@@ -153,7 +148,7 @@ class ServerEngine:
     def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
         """Length of the prompt, in tokens: exact by the model's tokenizer or the server's, where there is either.
 
-        Else (`exact_counts` is false) a third of the characters and six for each turn, which is more than English needs.
+        Else (`facts` says so) a third of the characters and six for each turn, which is more than English needs.
 
         Raises:
             ModelError: If the chat template refuses the conversation.
