@@ -33,7 +33,12 @@ class EngineSettings(BaseModel):
 
     max_batch: Annotated[
         int | None,
-        Field(ge=1, le=4096, description="Rows decoded together; null: by the device. Out of memory halves it and goes on."),
+        Field(
+            ge=1,
+            le=4096,
+            description="Rows decoded together; null: by the device. Out of memory halves it and goes on. On a server: requests "
+            "in flight at most; null: 64.",
+        ),
     ] = None
     batch_tokens: Annotated[
         int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")

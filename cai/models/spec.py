@@ -13,7 +13,7 @@ Placement: TypeAlias = Literal["one", "auto", "tensor_parallel"]
 Quantization: TypeAlias = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-fp8"]
 
 _OF_SERVERS = ("api_key_env", "time_limit_s", "tokenizer", "context_tokens")
-_OF_WEIGHTS = ("adapter", "dtype", "device", "revision", "base_model_form", "chat_template")
+_OF_WEIGHTS = ("adapter", "dtype", "device", "placement", "quantization", "revision", "base_model_form", "chat_template")
 
 
 class ModelSpec(BaseModel):

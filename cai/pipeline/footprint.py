@@ -128,7 +128,8 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
     """
     config = inputs.config
     specs = [config.policy, *([config.feedback_or_policy] if config.feedback_or_policy != config.policy else [])]
-    shapes = [_Shape.of(open_model(spec)) for spec in specs]
+    # A model on a server takes nothing here; it is not the policy where anything is trained.
+    shapes = [_Shape.of(open_model(spec)) for spec in specs if spec.server is None]
     run_bytes = _run_bytes(plan, inputs)
     trainings = [(each, _settings(config, each.stage.value)) for each in plan.stages if each.trains]
     models = peak = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from cai.engines.base import Engine
 from cai.engines.opening import open_engine
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallServer]:
 
 def told(small: SmallServer, behaviour: Behaviour, **spec: Any) -> str:
     small.behaviour = behaviour
-    return "\n".join(map(str, check_model(ModelSpec(**{"name": "tiny", "server": small.url} | spec))))
+    return "\n".join(map(str, check_model(ModelSpec.model_validate({"name": "tiny", "server": small.url} | spec))))
 
 
 # ---- the specification

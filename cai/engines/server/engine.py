@@ -40,6 +40,7 @@ Scored: TypeAlias = Literal["letters", "verdicts"]
 """What is to be scored: one letter, or the words of a verdict."""
 Result = TypeVar("Result", GenerationResult, ScoreResult)
 
+MOST_IN_FLIGHT = 64
 UNTOLD_CONTEXT_TOKENS = 1 << 31
 """Where nobody tells the context length: what is too long is then found out by the server, request by request."""
 _SIGN_OF_LIFE_S = 60.0
@@ -79,7 +80,7 @@ class ServerEngine:
 
     Args:
         spec: With `server`.
-        max_in_flight: Never more requests than this at a time.
+        max_in_flight: Never more requests than this at a time; None: `MOST_IN_FLIGHT`.
         retries: When a request is sent again.
 
     Raises:
@@ -87,13 +88,14 @@ class ServerEngine:
         EngineError: If the server does not answer.
     """
 
-    def __init__(self, spec: ModelSpec, *, max_in_flight: int = 64, retries: Retries | None = None) -> None:
+    def __init__(self, spec: ModelSpec, *, max_in_flight: int | None = None, retries: Retries | None = None) -> None:
+        most = max_in_flight or MOST_IN_FLIGHT
         self._spec = spec
         self._served = served_model(spec)
         self._tokenizer, config_tokens = _tokenizer_at_hand(spec)
-        exchange = partial(Exchange, self._served, limit_s=spec.time_limit_s, most=max_in_flight)
+        exchange = partial(Exchange, self._served, limit_s=spec.time_limit_s, most=most)
         alive = _SignOfLife(min(_SIGN_OF_LIFE_S, spec.time_limit_s))
-        self._dispatcher = Dispatcher(exchange, alive, retries=retries or Retries(), most=max_in_flight)
+        self._dispatcher = Dispatcher(exchange, alive, retries=retries or Retries(), most=most)
         try:
             self._abilities = self._dispatcher.ask(
                 partial(
@@ -301,13 +303,16 @@ class ServerStream:
         self._engine.refuse(request)
         return self._results.submit(partial(self._engine.generated, request=request))
 
-    def results(self) -> Iterator[tuple[int, GenerationResult]]:
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:
         """Answers as they are ready.
+
+        Args:
+            patience_s: End also when nothing has become ready for so long.
 
         Raises:
             EngineError: If the server is gone.
         """
-        return self._results.until_answered()
+        return self._results.until_answered(patience_s)
 
     def close(self) -> None:
         """Give up what is unanswered: its connections are closed, so that servers which notice stop working on it."""
@@ -335,9 +340,12 @@ class _Results(Generic[Result]):
         self._dispatcher.submit(job)
         return ticket
 
-    def until_answered(self) -> Iterator[tuple[int, Result]]:
+    def until_answered(self, patience_s: float | None = None) -> Iterator[tuple[int, Result]]:
         while self._unanswered:
-            ticket, outcome = self._ready.get()
+            try:
+                ticket, outcome = self._ready.get(timeout=patience_s)
+            except queue.Empty:
+                return
             if self._unanswered.pop(ticket, None) is None:
                 continue
             if isinstance(outcome, BaseException):
