@@ -36,8 +36,8 @@ class EngineSettings(BaseModel):
         Field(
             ge=1,
             le=4096,
-            description="Rows decoded together; null: by the device. Out of memory halves it and goes on. On a server: requests "
-            "in flight at most; null: 64.",
+            description="Rows decoded together; null: by the device. Out of memory halves it and goes on. On a server: "
+            "requests in flight at most; null: 64.",
         ),
     ] = None
     batch_tokens: Annotated[

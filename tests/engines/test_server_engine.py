@@ -365,6 +365,14 @@ def test_submitting_returns_at_once_and_follow_ups_overtake_the_slow(served: Sma
             stream.submit(ask("x"))
 
 
+def test_a_reader_may_lose_patience_and_come_back(served: SmallServer) -> None:
+    with engine_for(served, Behaviour(delay_s=0.6)) as engine:
+        stream = engine.stream()
+        stream.submit(ask("slow"))
+        assert list(stream.results(patience_s=0.05)) == []
+        assert [ticket for ticket, _ in stream.results()] == [0]
+
+
 def test_closing_a_stream_gives_up_its_requests_and_no_others(served: SmallServer) -> None:
     with engine_for(served, Behaviour(delay_s=0.1)) as engine:
         given_up, kept = engine.stream(), engine.stream()
