@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, TypeAlias, cast
 
@@ -114,6 +115,10 @@ class _Model:
         self.loaded = loaded
         self.engine = LocalEngine(loaded)
         self.lock = threading.Lock()
+        self.written: dict[str, Generation | RequestFailure] = {}
+        """By what was asked: every engine that is opened asks the same first."""
+        self.logps = lru_cache(maxsize=10_000)(self._logps)
+        self.likeliest = lru_cache(maxsize=10_000)(self._likeliest)
 
     def prompt(self, body: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
         turns = tuple(Message(role=each["role"], content=each["content"]) for each in body["messages"])
@@ -132,20 +137,22 @@ class _Model:
             stop=tuple(body.get("stop", ())),
         )
         seed = body.get("seed") if seeded else time.monotonic_ns()
+        request = GenerationRequest(messages, params, str(seed), prefix)
         with self.lock:
-            ((_, result),) = self.engine.generate([GenerationRequest(messages, params, str(seed), prefix)])
-        return result
+            if repr(request) not in self.written:
+                ((_, self.written[repr(request)]),) = self.engine.generate([request])
+            return self.written[repr(request)]
 
-    def logps(self, ids: list[int]) -> list[float | None]:
+    def _logps(self, ids: tuple[int, ...]) -> list[float | None]:
         with self.lock, torch.inference_mode():
             model = cast("Any", self.loaded.model)
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0].double().log_softmax(-1)
+            logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0].double().log_softmax(-1)
         return [None, *(float(logits[place, token]) for place, token in enumerate(ids[1:]))]
 
-    def likeliest(self, ids: list[int], most: int) -> list[tuple[str, float]]:
+    def _likeliest(self, ids: tuple[int, ...], most: int) -> list[tuple[str, float]]:
         with self.lock, torch.inference_mode():
             model = cast("Any", self.loaded.model)
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1].double().log_softmax(-1)
+            logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0, -1].double().log_softmax(-1)
         values, tokens = logits.topk(most)
         decode = self.loaded.tokenizer.decode
         return [(decode([int(token)]), float(value)) for token, value in zip(tokens, values, strict=True)]
@@ -232,10 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "prompt_logprobs" in body and "prompt_logprobs" in has.scoring:
             content["prompt_logprobs"] = [
                 None if logp is None else {str(token): {"logprob": logp, "rank": 1, "decoded_token": "?"}}
-                for token, logp in zip(ids, self.model.logps(ids), strict=True)
+                for token, logp in zip(ids, self.model.logps(tuple(ids)), strict=True)
             ]
         if body.get("logprobs") and "top_logprobs" in has.scoring:
-            told = [{"token": text, "logprob": logp} for text, logp in self.model.likeliest(ids, body["top_logprobs"])]
+            told = [{"token": text, "logprob": logp} for text, logp in self.model.likeliest(tuple(ids), body["top_logprobs"])]
             content["choices"][0]["logprobs"] = {"content": [told[0] | {"top_logprobs": told}]}
         self._json(200, has.change(content))
 
@@ -265,7 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         tokenizer = self.model.loaded.tokenizer.tokenizer
         ids = tokenizer.encode(prompt, add_special_tokens=False) if isinstance(prompt, str) else prompt
-        logps = [*self.model.logps(ids), -1.0]
+        logps = [*self.model.logps(tuple(ids)), -1.0]
         choice = {"index": 0, "text": "…", "finish_reason": "length", "logprobs": {"token_logprobs": logps}}
         self._json(200, {"choices": [choice], "usage": {"prompt_tokens": len(ids), "completion_tokens": 1}})
 
