@@ -90,6 +90,10 @@ class RunConfig(BaseModel):
     dpo: Annotated[DPOSettings | None, Field(description="Preference training; null: none.")] = DPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export_format: Annotated[Literal["jsonl", "parquet", "both"], Field(description="Files of the data sets.")] = "jsonl"
+    export_rows_per_file: Annotated[
+        int | None,
+        Field(ge=1, description="Most rows of a file; more go to `sft-00001-of-00003.jsonl` …; null: one file."),
+    ] = None
 
     @property
     def feedback_or_policy(self) -> ModelSpec:

@@ -21,13 +21,16 @@ from cai.store.canonical import fingerprint
 CACHE_KIB = 4096
 ROWS_PER_PAGE = 1000
 
-_SCHEMA = """
+_ITEMS = """
 CREATE TABLE items (
     place INTEGER PRIMARY KEY,
     uid TEXT NOT NULL,
     held_out INTEGER NOT NULL DEFAULT 0,
     body TEXT NOT NULL
 );
+"""
+_SCHEMA = f"""
+{_ITEMS}
 CREATE TABLE failures (place INTEGER PRIMARY KEY, uid TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE names (uid TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE conversations (digest BLOB NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (digest, place)) WITHOUT ROWID;
@@ -146,7 +149,7 @@ class Corpus:
         with _explained():
             self._connection.create_function("drawn", 1, drawn, deterministic=True)
             self._connection.execute("ALTER TABLE items RENAME TO unordered")
-            self._connection.execute(_SCHEMA.split(";")[0])
+            self._connection.execute(_ITEMS)
             self._connection.execute(
                 "INSERT INTO items (place, uid, body) "
                 "SELECT row_number() OVER (ORDER BY drawn(uid), uid), uid, body FROM unordered ORDER BY 1 LIMIT ?",

@@ -50,9 +50,7 @@ class Script(BaseModel):
             return RequestFailure("not_scripted", f"the script has no answer to {asked[:60]!r}")
 
         name = sha256(self.model_dump_json().encode()).hexdigest()
-        return ScriptedEngine(
-            answer, self.scores or _drawn, context_tokens=self.context_tokens, name=name, keep_asked=False
-        )
+        return ScriptedEngine(answer, self.scores or _drawn, context_tokens=self.context_tokens, name=name, keep_asked=False)
 
 
 def is_script(name: str) -> bool:
@@ -81,7 +79,9 @@ def read_script(name: str) -> Script:
             raise _refused(path, [ModelError(f"{path}: more than {LONGEST_FILE_BYTES:,} bytes.", "A script is a short file.")])
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _refused(path, [ModelError(f"{path}: cannot be read ({error}).", "Name a YAML file: scripted:FILE.yaml.")]) from None
+        raise _refused(
+            path, [ModelError(f"{path}: cannot be read ({error}).", "Name a YAML file: scripted:FILE.yaml.")]
+        ) from None
     document = read_document(text)
     problems: list[CaiError] = [ModelError(f"{path}:{p.line}:{p.column}: {p.problem}", p.hint) for p in document.problems]
     if not problems:
@@ -89,10 +89,8 @@ def read_script(name: str) -> Script:
             return Script.model_validate(document.value)
         except ValidationError as error:
             for each in error.errors():
-                place = next(
-                    (document.places[loc] for n in range(len(each["loc"]), 0, -1) if (loc := each["loc"][:n]) in document.places),
-                    WHOLE,
-                )
+                places = (document.places.get(each["loc"][:length]) for length in range(len(each["loc"]), 0, -1))
+                place = next((found for found in places if found is not None), WHOLE)
                 problems.append(
                     ModelError(
                         f"{path}:{place.line}:{place.column}: {'.'.join(map(str, each['loc']))}: {each['msg']}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from cai.engines.base import Engine
 from cai.engines.opening import open_engine
+from cai.engines.scripts import is_script, read_script
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
@@ -90,6 +91,11 @@ class Session:
         finished = self.folder.stage(stage)
         return finished is not None and finished.fingerprint == key
 
+    def begin(self, stage: Stage) -> None:
+        """The stage makes its records anew: until it is put again it is not finished, and what came of the old ones is void."""
+        self.folder.forget_stage(stage)
+        self.forget_after(stage)
+
     def forget_after(self, stage: Stage) -> None:
         """What later stages found belongs to other records now: a report must not show it beside the new ones."""
         for later in ORDER[ORDER.index(stage) + 1 :]:
@@ -121,8 +127,10 @@ class Session:
                     "rows": len(self.inputs.items) + len(self.inputs.failures),
                     "items": len(self.inputs.items),
                     "failures": len(self.inputs.failures),
-                    "held_out": len(self.inputs.held_out),
+                    "held_out": len(self.inputs.held_out_items),
+                    "fingerprint": self.inputs.fingerprint,
                 },
+                "shard": None if self.inputs.shard is None else str(self.inputs.shard),
                 "environment": _environment(),
             }
         )
@@ -151,7 +159,12 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
         session = Session(inputs, folder)
         with Meter(on_progress, session.counted, folder.path) as session.meter:
             if not calls_only:
-                folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
+                folder.put_items(
+                    inputs.items,
+                    failures=inputs.failures,
+                    replicas=inputs.config.loop.replicas,
+                    positions=None if inputs.shard is None else inputs.corpus.positions,
+                )
                 if not folder.manifest:
                     session.write_manifest()
             try:
@@ -161,6 +174,8 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:
+    if is_script(spec.name):
+        return {"name": str(spec), "source": "a script", "fingerprint": read_script(spec.name).engine().fingerprint}
     from cai.models.loading import open_model
 
     opened = open_model(spec)

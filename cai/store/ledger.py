@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice, zip_longest
+from typing import Any
 
 from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
 from cai.store.database import Database
+
+ROWS_PER_PAGE = 1000
 
 
 class Ledger:
@@ -16,25 +20,34 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put_items(self, items: Sequence[Item], failures: Sequence[FailureRecord], *, replicas: int) -> bool:
+    def put_items(
+        self,
+        items: Iterable[Item],
+        failures: Iterable[FailureRecord],
+        *,
+        replicas: int,
+        positions: Callable[[], Iterator[int]] | None,
+    ) -> bool:
         """Make these the input of the run (see `RunFolder.put_items`)."""
-        rows = [
-            (item.uid, replica, position, 1, item.model_dump_json())
-            for position, item in enumerate(items)
-            for replica in range(replicas)
-        ]
-        rows += [(failure.uid, 0, len(items) + n, 0, failure.model_dump_json()) for n, failure in enumerate(failures)]
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            places = count() if positions is None else positions()
+            for item in items:
+                place, body = next(places), item.model_dump_json()
+                for replica in range(replicas):
+                    yield item.uid, replica, place, 1, body
+            for failure in failures:
+                yield failure.uid, 0, next(places), 0, failure.model_dump_json()
+
         with self._database.transaction() as connection:
-            old = connection.execute(
-                "SELECT uid, replica, position, readable, body FROM items ORDER BY position, replica"
-            ).fetchall()
-            if old == rows:
+            stored = self._pages("uid, replica, position, readable, body", "items")
+            if all(old == new for old, new in zip_longest(stored, rows())):
                 return False
             for table in ("stages", "records", "items"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 (names from the line above)
             try:
                 connection.executemany(
-                    "INSERT INTO items (uid, replica, position, readable, body) VALUES (?, ?, ?, ?, ?)", rows
+                    "INSERT INTO items (uid, replica, position, readable, body) VALUES (?, ?, ?, ?, ?)", rows()
                 )
             except sqlite3.IntegrityError as error:
                 raise ValueError("two input rows have one uid") from error
@@ -42,22 +55,41 @@ class Ledger:
         return True
 
     def items(self) -> Iterator[Item]:
-        for (body,) in self._database.query("SELECT body FROM items WHERE readable AND replica = 0 ORDER BY position"):
+        for _, _, body in self._pages("position, replica, body", "items", "readable AND replica = 0"):
             yield Item.model_validate_json(body)
 
+    def count_items(self, *, readable: bool) -> int:
+        return self._database.query("SELECT count(*) FROM items WHERE readable = ? AND replica = 0", (readable,))[0][0]
+
     def read_failures(self) -> Iterator[FailureRecord]:
-        for (body,) in self._database.query("SELECT body FROM items WHERE NOT readable ORDER BY position"):
+        for _, _, body in self._pages("position, replica, body", "items", "NOT readable"):
             yield FailureRecord.model_validate_json(body)
 
+    def _pages(self, columns: str, tables: str, condition: str = "TRUE") -> Iterator[tuple[Any, ...]]:
+        """Rows in order of input, page by page; `columns` have `position` and `replica`."""
+        names = [name.strip() for name in columns.split(",")]
+        position, replica = names.index("position"), names.index("replica")
+        sql = (
+            f"SELECT {columns} FROM {tables} WHERE (position, replica) > (?, ?) AND {condition} "  # noqa: S608 (names of ours)
+            f"ORDER BY position, replica LIMIT {ROWS_PER_PAGE}"
+        )
+        after = (-1, -1)
+        while page := self._database.query(sql, after):
+            yield from page
+            after = (page[-1][position], page[-1][replica])
+
     def settle(self, entries: Iterable[LedgerEntry]) -> None:
+        entries_left = iter(entries)
         with self._database.transaction() as connection:
-            for entry in entries:
-                cursor = connection.execute(
-                    "UPDATE ledger SET outcome = ?, reason = ? WHERE uid = ? AND replica = ?",
-                    (entry.outcome.value, entry.reason, entry.uid, entry.replica),
-                )
-                if cursor.rowcount != 1:
-                    raise ValueError(f"no item {entry.uid!r} (replica {entry.replica}) in this run")
+            while some := list(islice(entries_left, ROWS_PER_PAGE)):
+                rows = [(entry.outcome.value, entry.reason, entry.uid, entry.replica) for entry in some]
+                changed = connection.executemany(
+                    "UPDATE ledger SET outcome = ?, reason = ? WHERE uid = ? AND replica = ?", rows
+                ).rowcount
+                if changed != len(rows):
+                    known = "SELECT 1 FROM items WHERE uid = ? AND replica = ?"
+                    uid, replica = next(row[2:] for row in rows if not connection.execute(known, row[2:]).fetchall())
+                    raise ValueError(f"no item {uid!r} (replica {replica}) in this run")
 
     def reset(self) -> None:
         with self._database.transaction() as connection:
@@ -65,10 +97,8 @@ class Ledger:
             self._fail_unreadable(connection)
 
     def entries(self) -> Iterator[LedgerEntry]:
-        rows = self._database.query(
-            "SELECT uid, replica, outcome, reason FROM ledger JOIN items USING (uid, replica) ORDER BY position, replica"
-        )
-        for uid, replica, outcome, reason in rows:
+        joined = "items CROSS JOIN ledger USING (uid, replica)"
+        for _, replica, uid, outcome, reason in self._pages("position, replica, uid, outcome, reason", joined):
             yield LedgerEntry(uid=uid, replica=replica, outcome=Outcome(outcome), reason=reason)
 
     def counts(self) -> dict[Outcome, int]:

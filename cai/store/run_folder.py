@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,12 @@ from cai.store.canonical import canonical_json
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
-from cai.store.ledger import Ledger
+from cai.store.ledger import ROWS_PER_PAGE, Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
 DATABASE_NAME = "run.sqlite"
 MANIFEST_NAME = "manifest.json"
 OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
-ROWS_PER_PAGE = 1000
 
 
 class OfItem(Protocol):
@@ -164,11 +163,25 @@ class RunFolder:
 
     # ---- items and ledger
 
-    def put_items(self, items: Sequence[Item], *, failures: Sequence[FailureRecord] = (), replicas: int = 1) -> bool:
+    def put_items(
+        self,
+        items: Iterable[Item],
+        *,
+        failures: Iterable[FailureRecord] = (),
+        replicas: int = 1,
+        positions: Callable[[], Iterator[int]] | None = None,
+    ) -> bool:
         """Make `items` × `replicas`, and the rows that could not be read, the input of this run.
 
         The same input again changes nothing. Another input drops the records, outcomes and finished stages of the old
-        one; model calls stay, so that what both inputs share costs nothing.
+        one; model calls stay, so that what both inputs share costs nothing. No row is kept in memory.
+
+        Args:
+            items: In order; gone through twice.
+            failures: Likewise.
+            replicas: Drafts of each item.
+            positions: Gives the place of each item, then of each failure, where this run has a share of a larger input; in
+                rising order. Default: 0, 1, 2 …
 
         Returns:
             Whether the input changed.
@@ -177,11 +190,19 @@ class RunFolder:
             ValueError: If two rows have the same uid.
         """
         self.calls.flush()
-        return self._ledger.put_items(items, failures, replicas=replicas)
+        return self._ledger.put_items(items, failures, replicas=replicas, positions=positions)
 
     def items(self) -> Iterator[Item]:
-        """The readable items, in order of input."""
+        """The readable items, in order of input, read page by page."""
         return self._ledger.items()
+
+    def count_items(self) -> int:
+        """How many readable items there are."""
+        return self._ledger.count_items(readable=True)
+
+    def count_read_failures(self) -> int:
+        """How many input rows could not be read."""
+        return self._ledger.count_items(readable=False)
 
     def read_failures(self) -> Iterator[FailureRecord]:
         """The input rows that could not be read."""
@@ -229,27 +250,67 @@ class RunFolder:
         Raises:
             ValueError: If a record names no item of this run.
         """
+        with self.transaction():
+            self.drop_records(kind)
+            return self.add_records(kind, records)
+
+    def add_records(self, kind: str, records: Iterable[OfItem]) -> int:
+        """Put `records` after those of this kind that are there; all or none. Returns how many were added.
+
+        Raises:
+            ValueError: If a record names no item of this run.
+        """
+        added, last = 0, ("", 0)
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            nonlocal added, last
+            for record in records:
+                added, last = added + 1, (record.uid, record.replica)
+                yield kind, *last, kind, *last, record.model_dump_json()
+
+        with self.transaction(), self._database.transaction() as connection:
+            try:
+                connection.executemany(
+                    "INSERT INTO records (kind, uid, replica, sequence, body) VALUES (?, ?, ?, (SELECT coalesce(max(sequence), "
+                    "0) + 1 FROM records WHERE kind = ? AND uid = ? AND replica = ?), ?)",
+                    rows(),
+                )
+            except sqlite3.IntegrityError as error:
+                raise ValueError(f"{kind}: no item {last[0]!r} (replica {last[1]}) in this run") from error
+        return added
+
+    def drop_records(self, kind: str) -> None:
+        """Delete the records of a kind: for a stage that makes them anew."""
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
-            count = 0
-            for count, record in enumerate(records, start=1):
-                try:
-                    connection.execute(
-                        "INSERT INTO records (kind, uid, replica, sequence, body) VALUES (?, ?, ?, ?, ?)",
-                        (kind, record.uid, record.replica, count, record.model_dump_json()),
-                    )
-                except sqlite3.IntegrityError as error:
-                    raise ValueError(f"{kind}: no item {record.uid!r} (replica {record.replica}) in this run") from error
-        return count
 
-    def records(self, kind: str, model: type[Model]) -> Iterator[Model]:
-        """The records of this kind in order of their items (then replica, then as they were put), read page by page."""
+    def reopen(self, kind: str, *, dropping: Sequence[str]) -> None:
+        """Every item with a record of `kind` is pending again, and loses its records of the kinds `dropping`."""
+        having = "WHERE (uid, replica) IN (SELECT uid, replica FROM records WHERE kind = ?)"
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute(f"UPDATE ledger SET outcome = 'pending', reason = '' {having}", (kind,))  # noqa: S608
+            for each in dropping:
+                connection.execute(f"DELETE FROM records {having} AND kind = ?", (kind, each))  # noqa: S608
+
+    def records(self, kind: str, model: type[Model], *, outcomes: Collection[Outcome] = ()) -> Iterator[Model]:
+        """The records of this kind in order of their items (then replica, then as they were put), read page by page.
+
+        Args:
+            kind: Of record.
+            model: Its type.
+            outcomes: Only those of items that ended so; none named: all.
+        """
+        marks = ",".join("?" * len(outcomes))
+        ended = f"CROSS JOIN ledger USING (uid, replica) WHERE outcome IN ({marks}) AND" if outcomes else "WHERE"
+        # The items lead, in the order of their index, so that a page is read without sorting what comes after it.
         sql = (
-            "SELECT position, replica, sequence, records.body FROM records JOIN items USING (uid, replica) "
-            "WHERE kind = ? AND (position, replica, sequence) > (?, ?, ?) ORDER BY position, replica, sequence LIMIT ?"
+            "SELECT position, replica, sequence, records.body FROM items CROSS JOIN records USING (uid, replica) "  # noqa: S608
+            f"{ended} kind = ? AND (position, replica) >= (?, ?) AND (position, replica, sequence) > (?, ?, ?) "
+            f"ORDER BY position, replica, sequence LIMIT {ROWS_PER_PAGE}"
         )
         after = (-1, -1, -1)
-        while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
+        named = [outcome.value for outcome in outcomes]
+        while page := self._database.query(sql, (*named, kind, *after[:2], *after)):
             for row in page:
                 yield self._parsed(kind, model, row[3])
             after = page[-1][:3]
