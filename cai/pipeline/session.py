@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -207,6 +208,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _device_name() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    # Without torch no model is loaded here: the run is on a script, or on a server.
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()

@@ -58,8 +58,8 @@ class Measured:
 
 def write_prompts(path: Path, count: int, seed: int = 0) -> None:
     """`count` prompts of 5 to 40 words; one in a hundred stands there twice, one in a thousand is broken."""
-    draw = random.Random(seed)
-    words = [
+    draw = random.Random(seed)  # noqa: S311 (texts, no secrets)
+    words = "what why how when where is the a of to city river law book number story letter price colour".split()  # noqa: SIM905
         "what",
         "why",
         "how",
@@ -84,7 +84,7 @@ def write_prompts(path: Path, count: int, seed: int = 0) -> None:
     with path.open("w", encoding="utf-8") as file:
         text = ""
         for n in range(count):
-            if not n % 100 == 99:
+            if n % 100 != 99:
                 text = " ".join(draw.choices(words, k=draw.randint(5, 40))) + f" {n}?"
             file.write(json.dumps({"prompt": "" if n % 1000 == 500 else text}) + "\n")
 
