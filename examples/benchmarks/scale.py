@@ -60,27 +60,6 @@ def write_prompts(path: Path, count: int, seed: int = 0) -> None:
     """`count` prompts of 5 to 40 words; one in a hundred stands there twice, one in a thousand is broken."""
     draw = random.Random(seed)  # noqa: S311 (texts, no secrets)
     words = "what why how when where is the a of to city river law book number story letter price colour".split()  # noqa: SIM905
-        "what",
-        "why",
-        "how",
-        "when",
-        "where",
-        "is",
-        "the",
-        "a",
-        "of",
-        "to",
-        "city",
-        "river",
-        "law",
-        "book",
-        "number",
-        "story",
-        "letter",
-        "price",
-        "colour",
-        "plan",
-    ]
     with path.open("w", encoding="utf-8") as file:
         text = ""
         for n in range(count):
