@@ -199,8 +199,8 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """Of all rows in order: which there are, which are held out, which could not be read."""
-        items = (f"{'held out' if held_out else ''}\n{body}" for _, held_out, body in self.pages("items", "held_out, body"))
-        return digest_of(chain(items, (f"unreadable\n{body}" for _, body in self.pages("failures", "body"))))
+        held_out = (bool(held) for _, held in self.pages("items", "held_out"))
+        return input_fingerprint(zip(held_out, self.items, strict=True), self.failures)
 
     def pages(self, table: str, columns: str = "", condition: str = "TRUE") -> Iterator[tuple[Any, ...]]:
         """The rows of a table in order, as tuples of the place and the columns."""
@@ -220,12 +220,13 @@ class Corpus:
         return self.query("SELECT coalesce(max(place), 0) FROM items")[0][0]
 
 
-def digest_of(rows: Iterable[str]) -> str:
-    """SHA-256 over texts in order, as hex digits; where one ends and the next begins counts."""
+def input_fingerprint(items: Iterable[tuple[bool, Item]], failures: Iterable[FailureRecord]) -> str:
+    """SHA-256, as hex digits, over an input in order: (whether it is held out, item), then the rows that could not be read."""
     total = hashlib.sha256()
-    for row in rows:
-        content = row.encode()
-        total.update(b"%d\n" % len(content) + content)
+    for held_out, item in items:
+        total.update(f"{'held out' if held_out else 'item'}\n{item.model_dump_json()}\n".encode())
+    for failure in failures:
+        total.update(f"unreadable\n{failure.model_dump_json()}\n".encode())
     return total.hexdigest()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cai.config.settings import RunConfig
+from cai.engines.scripts import is_script
+from cai.errors import ConfigError
 from cai.evaluation.results import EvaluationResult
 from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
@@ -61,7 +65,9 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
     config = session.inputs.config
     training: dict[Stage, TrainingResult] = {}
     evaluation: EvaluationResult | None = None
-    for stage in ORDER[: ORDER.index(until) + 1]:
+    wanted = ORDER[: ORDER.index(until) + 1]
+    _refuse_to_train_a_script(config, wanted)
+    for stage in wanted:
         with session.meter.phase(stage):
             match stage:
                 case Stage.GENERATE:
@@ -98,3 +104,12 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
         model=Path(trained.adapter or trained.name) if trained else None,
         report=write_report(session.folder),
     )
+
+
+def _refuse_to_train_a_script(config: RunConfig, wanted: Sequence[Stage]) -> None:
+    trained = [stage for stage, settings in ((Stage.SFT, config.sft), (Stage.DPO, config.dpo)) if settings and stage in wanted]
+    if trained and is_script(config.policy.name):
+        raise ConfigError(
+            f"policy {config.policy}: a script cannot be trained.",
+            "Stop before (`cai export`), or leave training out: --set dpo=null --set sft=null.",
+        )

@@ -69,6 +69,16 @@ class Database:
             finally:
                 self._depth -= 1
 
+    @contextmanager
+    def attached(self, path: Path) -> Generator[sqlite3.Connection]:
+        """The database of another run beside this one, as `other`, for reading. Not inside a transaction."""
+        with self._lock, self._errors():
+            self._connection.execute("ATTACH DATABASE ? AS other", (_read_only_address(path),))
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("DETACH DATABASE other")
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         with self._lock, self._errors():
@@ -150,19 +160,24 @@ class Database:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    # A URI, so that what is attached to it may be one.
+    return sqlite3.connect(path.resolve().as_uri(), uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+
+
+def _read_only_address(path: Path) -> str:
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    # Nobody has it open, or has had it when it was killed: as a plain file, a reader leaves no index of the log behind.
+    return address if path.with_name(f"{path.name}-wal").exists() else f"{address}&immutable=1"
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
-    address = f"{path.resolve().as_uri()}?mode=ro"
-    if not path.with_name(f"{path.name}-wal").exists():
-        # Nobody has it open, or has had it when it was killed: as a plain file, a reader leaves no index of the log behind.
-        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+    address = _read_only_address(path)
     connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError:
         # A WAL database in a folder nobody can write has no place for its index: read the file as it stands.
         connection.close()
-        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+        address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
     return connection

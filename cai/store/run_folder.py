@@ -6,6 +6,7 @@ Everything durable goes through here. User data is never deleted: what cannot be
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +24,14 @@ from cai.store.canonical import canonical_json
 from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
+from cai.store.joining import clear, join
 from cai.store.ledger import ROWS_PER_PAGE, Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
 DATABASE_NAME = "run.sqlite"
 MANIFEST_NAME = "manifest.json"
+SHARD_FOLDER = re.compile(r"shard-\d+-of-\d+")
+"""Folders of shards may lie in that of the whole, before there is a whole."""
 OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
 
 
@@ -191,6 +195,19 @@ class RunFolder:
         """
         self.calls.flush()
         return self._ledger.put_items(items, failures, replicas=replicas, positions=positions)
+
+    def join(self, others: Sequence[Path]) -> None:
+        """Make the inputs of these run folders, together, the input of this one, with outcomes, records and model calls.
+
+        No stage is finished afterwards. Each folder is taken whole or not at all; interrupted, it has to be called again.
+
+        Raises:
+            StoreError: If two of them have a row in common.
+        """
+        self.calls.flush()
+        clear(self._database)
+        for each in others:
+            join(self._database, each / DATABASE_NAME)
 
     def items(self) -> Iterator[Item]:
         """The readable items, in order of input, read page by page."""
@@ -378,7 +395,7 @@ def _refuse_foreign(path: Path, *, create: bool) -> None:
         names = sorted(p.name for p in path.iterdir()) if path.exists() else []
     except OSError as error:
         raise unwritable(path, error) from error
-    others = [name for name in names if name not in OWN_NAMES and not name.endswith(PART_SUFFIX)]
+    others = [n for n in names if n not in OWN_NAMES and not n.endswith(PART_SUFFIX) and not SHARD_FOLDER.fullmatch(n)]
     if others:
         more = " …" if len(others) > 3 else ""
         raise StoreError(
