@@ -38,7 +38,7 @@ class Script(BaseModel):
     scores: dict[str, Annotated[float, Field(le=0.0)]] = Field(default_factory=dict[str, float])
     context_tokens: Annotated[int, Field(ge=1)] = 4096
 
-    def engine(self) -> ScriptedEngine:
+    def engine(self, *, keep_asked: bool = False) -> ScriptedEngine:
         """An engine that answers by this script. Equal scripts have equal fingerprints."""
         choices = [(part, (texts,) if isinstance(texts, str) else texts) for part, texts in self.answers.items()]
 
@@ -50,7 +50,9 @@ class Script(BaseModel):
             return RequestFailure("not_scripted", f"the script has no answer to {asked[:60]!r}")
 
         name = sha256(self.model_dump_json().encode()).hexdigest()
-        return ScriptedEngine(answer, self.scores or _drawn, context_tokens=self.context_tokens, name=name, keep_asked=False)
+        return ScriptedEngine(
+            answer, self.scores or _drawn, context_tokens=self.context_tokens, name=name, keep_asked=keep_asked
+        )
 
 
 def is_script(name: str) -> bool:
