@@ -18,8 +18,8 @@ from cai.errors import DataError
 from cai.records import FailureRecord, Item
 from cai.store.canonical import fingerprint
 
-CACHE_KIB = 4096
-ROWS_PER_PAGE = 1000
+CACHE_KIB = 2048
+ROWS_PER_PAGE = 250
 
 _ITEMS = """
 CREATE TABLE items (

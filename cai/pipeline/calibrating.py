@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, pvariance
@@ -15,7 +16,7 @@ from typing import Any
 
 from cai.engines.opening import SLOTS
 from cai.loop import run_loop
-from cai.pipeline.generating import labelled
+from cai.pipeline.generating import labels
 from cai.pipeline.plans import Plan, PlannedCalls
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.session import Session
@@ -179,7 +180,10 @@ class _Calibrating:
             )
             made += [each for each in loop if isinstance(each, RevisionRecord)]
             if self._label:
-                labelled(made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total))
+                labelled = labels(
+                    made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total)
+                )
+                deque(labelled, maxlen=0)  # asked for, not kept
         except _TimeIsUpError:
             return 0
         return len(items)

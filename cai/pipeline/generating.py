@@ -22,7 +22,7 @@ from cai.pipeline.sharding import Shard
 from cai.records import FailureRecord, LedgerEntry, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 
 HELD_OUT = "held out for the evaluation"
-ROWS_PER_COMMIT = 1000
+ROWS_PER_COMMIT = 250
 Made = TypeVar("Made")
 
 

@@ -11,7 +11,7 @@ from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
 from cai.store.database import Database
 
-ROWS_PER_PAGE = 1000
+ROWS_PER_PAGE = 250
 
 
 class Ledger:

@@ -303,11 +303,18 @@ class RunFolder:
 
     def reopen(self, kind: str, *, dropping: Sequence[str]) -> None:
         """Every item with a record of `kind` is pending again, and loses its records of the kinds `dropping`."""
-        having = "WHERE (uid, replica) IN (SELECT uid, replica FROM records WHERE kind = ?)"
+        # Looked up row by row: a list of them all would be held in memory.
+        having = (
+            "WHERE EXISTS (SELECT 1 FROM records AS made "
+            "WHERE made.kind = ? AND made.uid = {table}.uid AND made.replica = {table}.replica)"
+        )
         with self.transaction(), self._database.transaction() as connection:
-            connection.execute(f"UPDATE ledger SET outcome = 'pending', reason = '' {having}", (kind,))  # noqa: S608
+            connection.execute(
+                f"UPDATE ledger SET outcome = 'pending', reason = '' {having.format(table='ledger')}",  # noqa: S608
+                (kind,),
+            )
             for each in dropping:
-                connection.execute(f"DELETE FROM records {having} AND kind = ?", (kind, each))  # noqa: S608
+                connection.execute(f"DELETE FROM records {having.format(table='records')} AND kind = ?", (kind, each))  # noqa: S608
 
     def records(self, kind: str, model: type[Model], *, outcomes: Collection[Outcome] = ()) -> Iterator[Model]:
         """The records of this kind in order of their items (then replica, then as they were put), read page by page.
