@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, pvariance
@@ -180,10 +179,10 @@ class _Calibrating:
             )
             made += [each for each in loop if isinstance(each, RevisionRecord)]
             if self._label:
-                labelled = labels(
+                for _ in labels(
                     made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total)
-                )
-                deque(labelled, maxlen=0)  # asked for, not kept
+                ):
+                    pass  # asked for, not kept
         except _TimeIsUpError:
             return 0
         return len(items)

@@ -8,7 +8,7 @@ import pytest
 from scripted_runs import write_scripted_run
 
 from cai.config import read_config
-from cai.pipeline import StageProgress, generating, open_session, read_inputs, run
+from cai.pipeline import generating, open_session, read_inputs, run
 from cai.records import Outcome, RecordKind, RevisionRecord, Stage
 
 FLAGS = ("loop.chunk_items=8", "labels.chunk_items=8")
@@ -21,15 +21,18 @@ class Left(KeyboardInterrupt):
 def complete(config: Path, *flags: str, until: Stage, leave_after: tuple[str, int] | None = None) -> Path:
     """Run; with `leave_after`, stop when so many calls of a stage have been answered."""
     calls = 0
-
-    def tell(event: StageProgress) -> None:
-        nonlocal calls
-        calls += leave_after is not None and event.stage == leave_after[0]
-        if leave_after is not None and calls == leave_after[1]:
-            raise Left
-
     read = read_config(config, (*FLAGS, *flags), {}).config
-    with open_session(read_inputs(read), tell) as session:
+    with open_session(read_inputs(read)) as session:
+        told = session.tell
+
+        def tell(stage: str, done: int, total: int, note: str = "", *, growing: bool = False) -> None:
+            nonlocal calls
+            calls += leave_after is not None and stage == leave_after[0]
+            if leave_after is not None and calls == leave_after[1]:
+                raise Left
+            told(stage, done, total, note, growing=growing)
+
+        session.tell = tell
         run(session, until=until)
     return read.run
 
