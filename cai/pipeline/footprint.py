@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from cai.config.settings import RunConfig
 from cai.engines.opening import SLOTS
+from cai.engines.scripts import is_script
 from cai.models.loading import LoadedModel, open_model
 from cai.pipeline.plans import Plan
 from cai.pipeline.preflight import Inputs
@@ -128,8 +129,8 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
     """
     config = inputs.config
     specs = [config.policy, *([config.feedback_or_policy] if config.feedback_or_policy != config.policy else [])]
-    # A model on a server takes nothing here; it is not the policy where anything is trained.
-    shapes = [_Shape.of(open_model(spec)) for spec in specs if spec.server is None]
+    # A script or a model on a server takes nothing here; it is not the policy where anything is trained.
+    shapes = [_Shape.of(open_model(spec)) for spec in specs if spec.server is None and not is_script(spec.name)]
     run_bytes = _run_bytes(plan, inputs)
     trainings = [(each, _settings(config, each.stage.value)) for each in plan.stages if each.trains]
     models = peak = 0

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai.config.settings import RunConfig
-from cai.engines.scripts import is_script
-from cai.errors import ConfigError
 from cai.evaluation.results import EvaluationResult
 from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
 from cai.pipeline.exporting import export
 from cai.pipeline.generating import generate, label
-from cai.pipeline.learning import newest_spec, train_dpo_stage, train_sft_stage
+from cai.pipeline.learning import newest_spec, refuse_to_train_a_script, train_dpo_stage, train_sft_stage
 from cai.pipeline.measuring import measure
 from cai.pipeline.session import ORDER, Session
 from cai.records import Outcome, RecordKind, Stage
@@ -66,7 +62,7 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
     training: dict[Stage, TrainingResult] = {}
     evaluation: EvaluationResult | None = None
     wanted = ORDER[: ORDER.index(until) + 1]
-    _refuse_to_train_a_script(config, wanted)
+    refuse_to_train_a_script(config, wanted)
     for stage in wanted:
         with session.meter.phase(stage):
             match stage:
@@ -104,12 +100,3 @@ def run(session: Session, *, until: Stage = Stage.EVALUATE) -> RunSummary:
         model=Path(trained.adapter or trained.name) if trained else None,
         report=write_report(session.folder),
     )
-
-
-def _refuse_to_train_a_script(config: RunConfig, wanted: Sequence[Stage]) -> None:
-    trained = [stage for stage, settings in ((Stage.SFT, config.sft), (Stage.DPO, config.dpo)) if settings and stage in wanted]
-    if trained and is_script(config.policy.name):
-        raise ConfigError(
-            f"policy {config.policy}: a script cannot be trained.",
-            "Stop before (`cai export`), or leave training out: --set dpo=null --set sft=null.",
-        )
