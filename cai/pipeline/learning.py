@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from cai.config.settings import RunConfig
 from cai.data.rows import sft_records
-from cai.engines.scripts import is_script
-from cai.errors import ConfigError
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.exporting import finished_records, pairs
@@ -87,20 +85,6 @@ def unjudged(records: Iterable[RevisionRecord], judged: Iterable[PreferenceRecor
     """Of finished records, the drafts that needed no change and whose prompt has no pair."""
     with_pair = {pair.uid for pair in judged}
     return list(sft_records(record for record in records if not record.changed and record.uid not in with_pair))
-
-
-def refuse_to_train_a_script(config: RunConfig, wanted: Sequence[Stage]) -> None:
-    """See that none of the `wanted` stages would train a script.
-
-    Raises:
-        ConfigError: If one would.
-    """
-    trained = [stage for stage, settings in ((Stage.SFT, config.sft), (Stage.DPO, config.dpo)) if settings and stage in wanted]
-    if trained and is_script(config.policy.name):
-        raise ConfigError(
-            f"policy {config.policy}: a script cannot be trained.",
-            "Stop before (`cai export`), or leave training out: --set dpo=null --set sft=null.",
-        )
 
 
 def _told(session: Session, name: str) -> OnEvent:

@@ -18,7 +18,7 @@ from cai.pipeline.changes import Before, Comparison
 from cai.pipeline.exporting import export_key, is_exported
 from cai.pipeline.forecasting import NOT_MADE, ForecastingEngine, StageForecast, Tally
 from cai.pipeline.generating import generation_key, label_key, labels, outcome_of
-from cai.pipeline.learning import refuse_to_train_a_script, trained_place
+from cai.pipeline.learning import trained_place
 from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
 from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
 from cai.pipeline.preflight import Inputs
@@ -35,7 +35,6 @@ def plan(inputs: Inputs, *, until: Stage = Stage.EVALUATE) -> Plan:
         StoreError: If the folder is foreign or damaged.
         ModelError: If a model cannot be used after all.
     """
-    refuse_to_train_a_script(inputs.config, ORDER[: ORDER.index(until) + 1])
     folder = RunFolder.look_at(inputs.config.run)
     with folder or nullcontext():
         return _Planning(inputs, folder, until).plan()

@@ -13,6 +13,7 @@ from cai.config.settings import RunConfig
 from cai.data.corpus import Corpus
 from cai.data.prompts import read_items
 from cai.engines.opening import check_engine
+from cai.engines.scripts import is_script
 from cai.errors import CaiError, ConfigError, ModelError, ProblemList, unknown_principles
 from cai.loop import gate_problems
 from cai.models.checking import check_trainable
@@ -99,14 +100,15 @@ def read_inputs(config: RunConfig, shard: Shard | None = None) -> Inputs:
 
 
 def untrainable(config: RunConfig) -> list[CaiError]:
-    """What is asked of a policy on a server that needs its weights."""
-    if config.policy.server is None:
+    """What is asked of a policy on a server, or of a script, that needs its weights."""
+    script = is_script(config.policy.name)
+    if config.policy.server is None and not script:
         return []
     stages = [name for name, settings in (("sft", config.sft), ("dpo", config.dpo)) if settings is not None]
     off = " and ".join(f"`{name}: null`" for name in stages)
     return [
         ModelError(
-            f"model {config.policy.name}: is on a server, and cannot be trained there.",
+            f"model {config.policy.name}: is {'a script' if script else 'on a server'}, and cannot be trained there.",
             f"Write {off} to make data sets only, or name the policy's weights as `policy` (a server may still be `feedback`).",
         )
     ]

@@ -53,6 +53,7 @@ def measure(folder: Path, rows: int) -> dict[str, Took]:
         "constitution": ["shipped:style"],
         "policy": {"name": f"scripted:{folder / 'script.yaml'}"},
         "prompts": {"path": str(folder / "prompts.jsonl")},
+        "dpo": None,
         "holdout_share": 0.0,
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

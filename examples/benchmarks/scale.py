@@ -78,6 +78,7 @@ def measure(folder: Path, rows: int) -> Measured:
         "constitution": ["shipped:style"],
         "policy": {"name": f"scripted:{folder / 'script.yaml'}"},
         "prompts": {"path": str(folder / "prompts.jsonl")},
+        "dpo": None,
         "export_rows_per_file": 200_000,
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
