@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from constitution.messages import Conversation, Message, assistant, user
 from constitution.schema import Demonstration, Principle
@@ -24,6 +25,7 @@ DEFAULT_CRITIQUE_REQUEST = "Does the reply follow this principle?"
 DEFAULT_REVISION_REQUEST = "Rewrite the reply so that it follows the principle."
 DEFAULT_PREFERENCE_QUESTION = "Which reply follows the principle better?"
 
+CACHED_REQUESTS = 1024
 PLAIN_SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 PLAIN_STOPS = tuple(f"\n\n{speaker}:" for speaker in PLAIN_SPEAKERS.values())
 """Where an answer of a base model ends: it goes on to write the next speaker's turn."""
@@ -39,18 +41,24 @@ def _request(principle: Principle, text: str | None, default: str) -> str:
 
 
 def critique_request(principle: Principle) -> str:
-    return render_prompt(
-        "critique",
-        {
-            "principle": principle_text(principle),
-            "critique_request": _request(principle, principle.critique_request, DEFAULT_CRITIQUE_REQUEST),
-        },
+    return _critique_prompt(
+        principle_text(principle), _request(principle, principle.critique_request, DEFAULT_CRITIQUE_REQUEST)
     )
 
 
 def revision_request(principle: Principle) -> str:
-    request = _request(principle, principle.revision_request, DEFAULT_REVISION_REQUEST)
-    return render_prompt("revision", {"revision_request": request})
+    return _revision_prompt(_request(principle, principle.revision_request, DEFAULT_REVISION_REQUEST))
+
+
+# A run has few principles and many rows: each request is rendered once.
+@lru_cache(maxsize=CACHED_REQUESTS)
+def _critique_prompt(principle: str, critique_request: str) -> str:
+    return render_prompt("critique", {"principle": principle, "critique_request": critique_request})
+
+
+@lru_cache(maxsize=CACHED_REQUESTS)
+def _revision_prompt(revision_request: str) -> str:
+    return render_prompt("revision", {"revision_request": revision_request})
 
 
 def render_critique(principle: Principle, conversation: Conversation, reply: str) -> Conversation:

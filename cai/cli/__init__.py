@@ -22,6 +22,7 @@ from cai.cli import (
     eval_,
     import_,
     init,
+    merge,
     plan,
     report_,
     run,
@@ -54,6 +55,7 @@ app.command("test", rich_help_panel=PRINCIPLES)(testing.principle_tests)
 app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)
 app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
 app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)
+app.command("merge", rich_help_panel=RUNS)(merge.merge)
 app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
 app.command("plan", rich_help_panel=RUNS)(plan.plan)

@@ -109,11 +109,19 @@ class Question:
         if self.wanted.model is None and self.config is None and check_model(spec, weights=False):
             typer.echo(f"{EMBEDDED_NAME} is not at hand: the turns are shown without its template and tokens.", err=True)
             return None
+        if spec.server is not None and check_model(spec, weights=False):
+            typer.echo(
+                f"The tokenizer of {spec.name} is not at hand (`tokenizer` may name one): the turns are shown without its "
+                "template and tokens.",
+                err=True,
+            )
+            return None
         from cai.authoring.previews.encoding import Previewer
         from cai.models.loading import open_tokenizer
 
         chat, context_tokens = open_tokenizer(spec)
-        contexts = self.wanted.contexts or (() if context_tokens is None else (context_tokens,))
+        known = spec.context_tokens or context_tokens
+        contexts = self.wanted.contexts or (() if known is None else (known,))
         return ShownModel(Previewer(self.constitution, chat, self.settings), spec.name, chat.plain, contexts)
 
     def _spec(self) -> ModelSpec:

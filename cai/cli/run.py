@@ -16,6 +16,7 @@ from cai.records import Stage
 
 if TYPE_CHECKING:
     from cai.config import RunConfig
+    from cai.pipeline import Inputs
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run, as a YAML file; `cai init` writes one.")]
 Settings = Annotated[
@@ -28,22 +29,38 @@ AsJson = Annotated[
 ]
 AsPlan = Annotated[bool, typer.Option("--plan", help="Only say what would be done, why, and how long it would take.")]
 
+OfShard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Work on the I-th of N shares of the prompts, up to the labels, in RUN/shard-I-of-N; `cai merge` joins them.",
+    ),
+]
+
 ROWS_FAILED = 3
 
 
-def run(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
+def run(
+    config: ConfigFile, settings: Settings = None, *, shard: OfShard = None, plan: AsPlan = False, json: AsJson = False
+) -> None:
     """All of it: principles and prompts in; data sets, a trained model, before/after and a report out. Resumes by itself."""
-    (foresee if plan else perform)(read(config, settings), until=Stage.EVALUATE, json=json)
+    until = Stage.EVALUATE if shard is None else Stage.LABEL
+    (foresee if plan else perform)(read(config, settings), until=until, json=json, shard=shard)
 
 
-def generate(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
+def generate(
+    config: ConfigFile, settings: Settings = None, *, shard: OfShard = None, plan: AsPlan = False, json: AsJson = False
+) -> None:
     """Draft, critique and revise."""
-    (foresee if plan else perform)(read(config, settings), until=Stage.GENERATE, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.GENERATE, json=json, shard=shard)
 
 
-def label(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
+def label(
+    config: ConfigFile, settings: Settings = None, *, shard: OfShard = None, plan: AsPlan = False, json: AsJson = False
+) -> None:
     """Label pairs by AI feedback (what comes before is done first, or reused)."""
-    (foresee if plan else perform)(read(config, settings), until=Stage.LABEL, json=json)
+    (foresee if plan else perform)(read(config, settings), until=Stage.LABEL, json=json, shard=shard)
 
 
 def export(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
@@ -74,7 +91,18 @@ def read(path: Path | None, settings: list[str] | None) -> RunConfig:
     return read_config(path, settings or []).config
 
 
-def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
+def checked_inputs(config: RunConfig, shard: str | None) -> Inputs:
+    """The checked inputs of a run, or of a shard of it, which has a folder of its own."""
+    from cai.pipeline import read_inputs
+    from cai.pipeline.sharding import Shard
+
+    if shard is None:
+        return read_inputs(config)
+    part = Shard.parse(shard)
+    return read_inputs(part.placed(config), part)
+
+
+def perform(config: RunConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
     """Run up to a stage, show progress on stderr and the result on stdout.
 
     Raises:
@@ -82,10 +110,10 @@ def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
     """
     from cai.cli.progress import ProgressDisplay
     from cai.cli.summary import print_summary, summary_json
-    from cai.pipeline import open_session, read_inputs
+    from cai.pipeline import open_session
     from cai.pipeline import run as run_stages
 
-    inputs = read_inputs(config)
+    inputs = checked_inputs(config, shard)
     with resumable(), ProgressDisplay(json=json) as display, open_session(inputs, display.show) as session:
         summary = run_stages(session, until=until)
     if json:
@@ -96,14 +124,14 @@ def perform(config: RunConfig, *, until: Stage, json: bool) -> None:
         raise typer.Exit(ROWS_FAILED)
 
 
-def foresee(config: RunConfig, *, until: Stage, json: bool) -> None:
+def foresee(config: RunConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
     """Say what running up to a stage would do; nothing is computed or written."""
     import json as json_
 
     from cai.cli.planned import print_plan
-    from cai.pipeline import plan, read_inputs
+    from cai.pipeline import plan
 
-    found = plan(read_inputs(config), until=until)
+    found = plan(checked_inputs(config, shard), until=until)
     if json:
         typer.echo(json_.dumps(found.as_json(), indent=1, ensure_ascii=False))
     else:

@@ -75,6 +75,7 @@ def principle_tests(
 
     started = time.monotonic()
     chosen = method or plan.labels.method
+    _refuse_unscored(plan, chosen)
     margin = plan.labels.min_margin_nats if min_margin is None else min_margin
     kept = "" if no_cache else " What is judged is kept; the same command goes on from here."
     with resumable(kept), opened_cache(cache, no_cache=no_cache) as folder:
@@ -100,6 +101,18 @@ def principle_tests(
         raise typer.Exit(CHECKS_FAILED)
     if results[Result.ERROR] or outcomes[Kept.ERROR]:
         raise typer.Exit(ROWS_FAILED)
+
+
+def _refuse_unscored(plan: Plan, chosen: MethodChoice) -> None:
+    """A server has to give the log-probabilities that the method needs."""
+    if plan.model.server is None:
+        return
+    from cai.engines.server import check_scoring
+    from cai.errors import ProblemList
+
+    problems = check_scoring(plan.model, {f"the method `{chosen}`": "letters" if chosen == "letters" else "verdicts"})
+    if problems:
+        raise ProblemList("These tests cannot be run:", problems)
 
 
 def _judged(

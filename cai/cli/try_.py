@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,10 +21,15 @@ def try_(
         list[str] | None, typer.Option("--principle", "-p", help="Use only this principle. May be repeated: one round each.")
     ] = None,
     draft: Annotated[str | None, typer.Option(help="Start from this draft instead of letting the policy write one.")] = None,
-    model: Annotated[str, typer.Option(help="The policy: folder, hub id or the embedded model.")] = EMBEDDED,
+    model: Annotated[
+        str | None, typer.Option(help=f"The policy: folder, hub id or the embedded model; default: {EMBEDDED}.")
+    ] = None,
     feedback: Annotated[
         str | None,
         typer.Option(help="The model that critiques and revises; default: the policy, the embedded one with its adapter."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="RUN.yaml", help="Take policy and feedback model from this run; flags win.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=16, help="Rounds of critique and revision.")] = 1,
@@ -57,6 +63,7 @@ def try_(
         draft=draft,
         model=model,
         feedback=feedback,
+        config=config,
         system=system,
         rounds=rounds,
         tags=tuple(tag.strip() for tag in tags.split(",") if tag.strip()),

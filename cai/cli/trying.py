@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cai.cli.feedback import feedback_of
+from cai.config import read_config
 from cai.config.settings import EngineSettings
 from cai.engines.base import SamplingParams
 from cai.engines.opening import open_engine
 from cai.errors import CaiError, ConfigError, ProblemList, unknown_principles
 from cai.loop import GateSettings, LoopSettings, gate_problems, run_loop
 from cai.models.checking import check_model
+from cai.models.embedded import EMBEDDED_NAME
 from cai.models.spec import ModelSpec
 from cai.records import FailureRecord, Item, RevisionRecord
 from constitution.loading import load_constitution
@@ -26,8 +29,9 @@ class Trial:
     constitution: tuple[str, ...]
     principles: tuple[str, ...]
     draft: str | None
-    model: str
+    model: str | None
     feedback: str | None
+    config: Path | None
     system: str | None
     rounds: int
     tags: tuple[str, ...]
@@ -44,21 +48,24 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         ProblemList: With everything that is wrong.
     """
     constitution = load_constitution(trial.constitution)
-    feedback_spec = feedback_of(trial.model, trial.feedback)  # refuses an empty name of either
-    policy_spec = ModelSpec(name=trial.model)
+    policy_spec, feedback_spec, engine = _models(trial)
     problems: list[CaiError] = [
         *check_model(policy_spec),
         *([] if feedback_spec == policy_spec else check_model(feedback_spec)),
     ]
     problems += unknown_principles(trial.principles, constitution.ids)
+    if feedback_spec.server is not None and trial.gate is not None and not problems:
+        from cai.engines.server import check_scoring
+
+        problems += check_scoring(feedback_spec, {"the gate": "verdicts"})
     if trial.gate is not None:
         problems += gate_problems(trial.gate, constitution)
     if not trial.prompt.strip():
         problems.append(ConfigError("the prompt is empty"))
     if problems:
         raise ProblemList("This cannot be tried:", problems)
-    policy = open_engine(policy_spec, EngineSettings())
-    feedback = policy if feedback_spec == policy_spec else open_engine(feedback_spec, EngineSettings())
+    policy = open_engine(policy_spec, engine)
+    feedback = policy if feedback_spec == policy_spec else open_engine(feedback_spec, engine)
     greedy = SamplingParams(temperature=0.0, max_tokens=trial.max_tokens)
     settings = LoopSettings(
         rounds=trial.rounds,
@@ -74,6 +81,17 @@ def try_prompt(trial: Trial) -> list[RevisionRecord | FailureRecord]:
         drafts = None if trial.draft is None else {item.uid: trial.draft}
         outcomes += run_loop([item], chosen, policy, feedback, settings, seed=trial.seed, library=constitution, drafts=drafts)
     return outcomes
+
+
+def _models(trial: Trial) -> tuple[ModelSpec, ModelSpec, EngineSettings]:
+    """Policy, feedback model, and how they are run."""
+    run = read_config(trial.config).config if trial.config is not None else None
+    if run is None or trial.model is not None:
+        model = EMBEDDED_NAME if trial.model is None else trial.model
+        feedback = feedback_of(model, trial.feedback)  # refuses an empty name of either
+        return ModelSpec(name=model), feedback, run.engine if run else EngineSettings()
+    feedback = run.feedback_or_policy if trial.feedback is None else feedback_of(run.policy.name, trial.feedback)
+    return run.policy, feedback, run.engine
 
 
 def _chosen(constitution: Constitution, names: tuple[str, ...]) -> list[Constitution]:

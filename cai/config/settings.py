@@ -33,7 +33,12 @@ class EngineSettings(BaseModel):
 
     max_batch: Annotated[
         int | None,
-        Field(ge=1, le=4096, description="Rows decoded together; null: by the device. Out of memory halves it and goes on."),
+        Field(
+            ge=1,
+            le=4096,
+            description="Rows decoded together; null: by the device. Out of memory halves it and goes on. On a server: "
+            "requests in flight at most; null: 64.",
+        ),
     ] = None
     batch_tokens: Annotated[
         int | None, Field(ge=16, description="Most prompt tokens in one forward pass; null: by the device.")
@@ -85,6 +90,10 @@ class RunConfig(BaseModel):
     dpo: Annotated[DPOSettings | None, Field(description="Preference training; null: none.")] = DPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export_format: Annotated[Literal["jsonl", "parquet", "both"], Field(description="Files of the data sets.")] = "jsonl"
+    export_rows_per_file: Annotated[
+        int | None,
+        Field(ge=1, description="Most rows of a file; more go to `sft-00001-of-00003.jsonl` …; null: one file."),
+    ] = None
 
     @property
     def feedback_or_policy(self) -> ModelSpec:

@@ -6,11 +6,13 @@ Front matter as the hub and `datasets` read it: `load_dataset(FOLDER, "preferenc
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from cai.records import PreferenceRecord, RevisionRecord
+from cai.records import PreferenceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class DatasetFacts:
 
     Args:
         name: Title of the data set.
-        files: Data files beside the card: configuration name (`sft`, `preferences`) → file name. All of one format: `datasets`
-            reads a folder with one reader.
+        files: Data files beside the card: configuration name (`sft`, `preferences`) → file name, or a pattern for several.
+            All of one format: `datasets` reads a folder with one reader.
         rows: Rows in each of them, by the same names.
         ledger: Every outcome with its count, as `outcome` or `outcome: reason`.
         models: Role (`policy`, `feedback` …) → model and revision.
@@ -54,18 +56,25 @@ class DatasetFacts:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def length_gap(pairs: Iterable[PreferenceRecord]) -> LengthGap | None:
-    """Of chosen minus rejected, in characters; None without pairs."""
-    gaps = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
-    if not gaps:
-        return None
-    return LengthGap(statistics.fmean(gaps), float(statistics.median(gaps)), sum(gap > 0 for gap in gaps) / len(gaps))
+class LengthGaps:
+    """Gaps of pairs, counted while they go by; memory grows with the lengths there are, not with the pairs."""
 
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
 
-def kept_share(records: Iterable[RevisionRecord]) -> float | None:
-    """Share of records that end with their draft; None without records."""
-    changed = [record.changed for record in records]
-    return 1 - sum(changed) / len(changed) if changed else None
+    def add(self, pair: PreferenceRecord) -> None:
+        self._counts[len(pair.chosen) - len(pair.rejected)] += 1
+
+    def result(self) -> LengthGap | None:
+        """Of all pairs that were added; None without any."""
+        total = self._counts.total()
+        if not total:
+            return None
+        ordered = sorted(self._counts.items())
+        below = list(accumulate(count for _, count in ordered))
+        middle = [ordered[bisect_right(below, place)][0] for place in ((total - 1) // 2, total // 2)]
+        longer = sum(count for gap, count in ordered if gap > 0)
+        return LengthGap(sum(gap * count for gap, count in ordered) / total, sum(middle) / 2, longer / total)
 
 
 def dataset_card(facts: DatasetFacts) -> str:

@@ -5,18 +5,18 @@ Text is data here: control tokens, `{{ }}` and markup pass through as they are.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
+from cai.data.corpus import Corpus, StoredRows
 from cai.data.source import COLUMNS, PromptsSource
 from cai.data.tables import container_of, nearest, raw_rows
 from cai.data.text_files import BadRow, RawRow, kind_of
@@ -29,6 +29,7 @@ from constitution.messages import Message, Role, system
 __all__ = ["PromptsSource", "ReadResult", "parse_messages", "read_items"]
 
 STAGE = "read"
+SHOWN_FAILURES = 5
 ID_COLUMNS = ("uid", "id")
 PEEKED_ROWS = 20
 """Columns are decided on the names found in so many first rows."""
@@ -53,10 +54,17 @@ class ReadResult:
     part that is shared.
     """
 
-    items: tuple[Item, ...]
-    failures: tuple[FailureRecord, ...]
+    corpus: Corpus
     rows: int
     prompts_differ: int = 0
+
+    @property
+    def items(self) -> StoredRows[Item]:
+        return self.corpus.items
+
+    @property
+    def failures(self) -> StoredRows[FailureRecord]:
+        return self.corpus.failures
 
 
 class RowError(ValueError):
@@ -68,7 +76,7 @@ class RowError(ValueError):
 
 
 def read_items(source: PromptsSource) -> ReadResult:
-    """Read `source`.
+    """Read `source` once, row by row, into a corpus.
 
     A broken row becomes a failure with its place and cause, and reading goes on. Without `shuffle_seed`, `limit` ends reading.
 
@@ -82,17 +90,20 @@ def read_items(source: PromptsSource) -> ReadResult:
     first = list(islice(rows, PEEKED_ROWS))
     if not first:
         raise DataError(f"{source.path}: no rows in it.", "Give a file with at least one prompt.")
-    reader = _Reader(source, _decided_columns(source, first))
-    items = reader.items(chain(first, rows))
-    if source.shuffle_seed is not None:
-        chosen = _shuffled(items, source.shuffle_seed, source.limit)
-    else:
-        chosen = list(islice(items, source.limit))
-    failures = tuple(reader.failures)
-    _refuse_too_many_failures(source, failures, reader.rows)
-    if not chosen:
+    corpus = Corpus()
+    reader = _Reader(source, _decided_columns(source, first), corpus)
+    items = 0
+    for row in reader.read(chain(first, rows)):
+        corpus.add(row)
+        items += isinstance(row, Item)
+        if source.shuffle_seed is None and items == source.limit:
+            break
+    _refuse_too_many_failures(source, reader)
+    if not items:
         raise DataError(f"{source.path}: none of its {reader.rows} rows is a usable prompt.", "Mend the rows listed as failed.")
-    return ReadResult(tuple(chosen), failures, reader.rows, reader.prompts_differ)
+    if source.shuffle_seed is not None:
+        corpus.shuffle(source.shuffle_seed, source.limit)
+    return ReadResult(corpus, reader.rows, reader.prompts_differ)
 
 
 def parse_messages(value: Any) -> tuple[Message, ...]:
@@ -115,19 +126,16 @@ class _Columns:
     transcript: bool
 
 
-Seen: TypeAlias = dict[str, int]
-
-
 @dataclass(slots=True)
 class _Reader:
     source: PromptsSource
     columns: _Columns
-    failures: list[FailureRecord] = field(default_factory=list[FailureRecord])
+    corpus: Corpus
     rows: int = 0
     prompts_differ: int = 0
-    _seen: Seen = field(default_factory=dict[str, int])
+    causes: Counter[str] = field(default_factory=Counter[str])
 
-    def items(self, rows: Iterator[RawRow | BadRow]) -> Iterator[Item]:
+    def read(self, rows: Iterator[RawRow | BadRow]) -> Iterator[Item | FailureRecord]:
         for row in rows:
             self.rows += 1
             if isinstance(row, RawRow):
@@ -140,10 +148,9 @@ class _Reader:
                 else:
                     yield item
                     continue
-            self.failures.append(
-                FailureRecord(
-                    uid=self._unique(row.place), stage=STAGE, cause=row.cause, detail=f"{row.place}: {_printable(row.detail)}"
-                )
+            self.causes[row.cause] += 1
+            yield FailureRecord(
+                uid=self.corpus.unique(row.place), stage=STAGE, cause=row.cause, detail=f"{row.place}: {_printable(row.detail)}"
             )
 
     def _item(self, row: RawRow) -> Item:
@@ -156,12 +163,15 @@ class _Reader:
         _check(messages)
         own_id = _own_id(row.values.get(id_name) if id_name else None)
         # The hash is of the row's own turns: a system message set for the whole source does not change who the item is.
-        uid = self._unique(own_id or fingerprint([[m.role, m.content] for m in messages])[:16])
+        uid = own_id or fingerprint([[m.role, m.content] for m in messages])[:16]
         if self.source.system is not None and messages[0].role != "system":
             messages = (system(self.source.system), *messages)
         tags = tuple(dict.fromkeys([*self.source.tags, *_tags(row.values.get("tags"))]))
         plain = {name: _plain(value) for name, value in facts.items() if value is not None}
-        return Item(uid=uid, messages=messages, tags=tags, facts=plain, source=row.place)
+        item = Item(uid=uid, messages=messages, tags=tags, facts=plain, source=row.place)
+        _refuse_without_utf8(item)
+        unique = self.corpus.unique(uid)
+        return item if unique == uid else item.model_copy(update={"uid": unique})
 
     def _messages(self, values: Mapping[str, Any], facts: dict[str, Any]) -> tuple[Message, ...]:
         value = values[self.columns.prompt]
@@ -195,11 +205,6 @@ class _Reader:
         self.prompts_differ += 1
         return shared
 
-    def _unique(self, uid: str) -> str:
-        count = self._seen.get(uid, 0) + 1
-        self._seen[uid] = count
-        return uid if count == 1 else self._unique(f"{uid}#{count}")
-
 
 def _decided_columns(source: PromptsSource, first: list[RawRow | BadRow]) -> _Columns:
     rows = [row for row in first if isinstance(row, RawRow)]
@@ -223,23 +228,16 @@ def _decided_columns(source: PromptsSource, first: list[RawRow | BadRow]) -> _Co
     return _Columns(prompt, source.id_column or next((name for name in ID_COLUMNS if name in names), None), transcript)
 
 
-def _shuffled(items: Iterator[Item], seed: int, limit: int | None) -> list[Item]:
-    # Each item's place depends on the seed and its uid alone: rows added elsewhere move nobody relative to another.
-    def key(item: Item) -> tuple[bytes, str]:
-        return hashlib.sha256(f"{seed}/{item.uid}".encode()).digest(), item.uid
-
-    return sorted(items, key=key) if limit is None else heapq.nsmallest(limit, items, key=key)
-
-
-def _refuse_too_many_failures(source: PromptsSource, failures: tuple[FailureRecord, ...], rows: int) -> None:
-    if len(failures) <= source.max_bad_share * rows:
+def _refuse_too_many_failures(source: PromptsSource, reader: _Reader) -> None:
+    failures = reader.causes.total()
+    if failures <= source.max_bad_share * reader.rows:
         return
-    causes = ", ".join(f"{cause} {count}" for cause, count in Counter(f.cause for f in failures).most_common())
-    shown = [f"- {failure.detail} ({failure.cause})" for failure in failures[:5]]
-    if len(failures) > 5:
-        shown.append(f"- … and {len(failures) - 5} more")
+    causes = ", ".join(f"{cause} {count}" for cause, count in reader.causes.most_common())
+    shown = [f"- {failure.detail} ({failure.cause})" for failure in reader.corpus.failures[:SHOWN_FAILURES]]
+    if failures > SHOWN_FAILURES:
+        shown.append(f"- … and {failures - SHOWN_FAILURES} more")
     raise DataError(
-        "\n".join([f"{source.path}: {len(failures)} of {rows} rows are broken ({causes}):", *shown]),
+        "\n".join([f"{source.path}: {failures} of {reader.rows} rows are broken ({causes}):", *shown]),
         f"Mend them, or allow more with `max_bad_share` (now {source.max_bad_share:g}).",
     )
 
@@ -253,13 +251,18 @@ def _check(messages: tuple[Message, ...]) -> None:
         raise RowError(
             "ends_with_assistant", "the conversation ends with the assistant; set `last_reply: drop` to drop that turn"
         )
-    if any("\ud800" <= sign <= "\udfff" for m in messages for sign in m.content):
-        raise RowError("bad_text", "half a surrogate pair: the text has no UTF-8 form")
     last = messages[-1].content
     if not last.strip():
         raise RowError("empty_prompt", "the last user turn is empty")
     if not _CONTROL_TOKENS.sub("", last).strip():
         raise RowError("only_control_tokens", "the last user turn is made of control tokens only")
+
+
+def _refuse_without_utf8(item: Item) -> None:
+    try:
+        item.model_dump_json()
+    except PydanticSerializationError as error:
+        raise RowError("bad_text", "half a surrogate pair: the row has no UTF-8 form") from error
 
 
 def _message(number: int, value: Any) -> Message:

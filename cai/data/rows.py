@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cai.records import PreferenceRecord, RevisionRecord, SFTRecord
-from cai.store.files import atomic_file
+from cai.store.files import PART_SUFFIX, atomic_file
 from constitution.messages import Message, assistant
 
 Row: TypeAlias = dict[str, Any]
 RowKind: TypeAlias = Literal["sft", "preferences"]
+FileSuffix: TypeAlias = Literal["jsonl", "parquet"]
 Rounds: TypeAlias = Literal["final", "all"]
 
 ROWS_PER_GROUP = 10_000
@@ -103,6 +104,43 @@ def write_parquet(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
 def write_rows(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
     """Write rows in the format that the file's name asks for: `.jsonl` or `.parquet`."""
     return write_parquet(path, rows, kind) if path.suffix == ".parquet" else write_jsonl(path, rows)
+
+
+def write_files(
+    folder: Path, kind: RowKind, suffix: FileSuffix, rows: Iterable[Row], rows_per_file: int | None = None
+) -> tuple[tuple[str, ...], int]:
+    """Write rows as `KIND.SUFFIX`; more than `rows_per_file` of them as `KIND-00001-of-00003.SUFFIX` … Equal rows, equal bytes.
+
+    Rows are not kept in memory. The files get their names when all are written; those of an earlier export that are none of
+    them are removed.
+
+    Returns:
+        Names of the files, and how many rows there are in all.
+
+    Raises:
+        StoreError: If the disk is full or the folder cannot be written.
+    """
+    source, parts, total = iter(rows), list[Path](), 0
+    while True:
+        part = folder / f".{kind}-{len(parts) + 1:05}.{suffix}{PART_SUFFIX}"
+        some = source if rows_per_file is None else islice(source, rows_per_file)
+        count = write_parquet(part, some, kind) if suffix == "parquet" else write_jsonl(part, some)
+        total += count
+        if parts and not count:
+            part.unlink()
+        else:
+            parts.append(part)
+        if rows_per_file is None or count < rows_per_file:
+            break
+    names = [f"{kind}.{suffix}"]
+    if len(parts) > 1:
+        names = [f"{kind}-{number:05}-of-{len(parts):05}.{suffix}" for number in range(1, len(parts) + 1)]
+    for part, name in zip(parts, names, strict=True):
+        part.replace(folder / name)
+    for other in [folder / f"{kind}.{suffix}", *folder.glob(f"{kind}-?????-of-?????.{suffix}")]:
+        if other.name not in names:
+            other.unlink(missing_ok=True)
+    return tuple(names), total
 
 
 def _replies(record: RevisionRecord, rounds: Rounds) -> list[tuple[str, list[str]]]:

@@ -176,7 +176,10 @@ class Engine(Protocol):
         ...
 
     def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
-        """Exact length of the rendered prompt, in tokens, by the model's own chat template."""
+        """Length of the rendered prompt, in tokens: exact, by the model's own chat template.
+
+        The one exception is a model on a server that counts nothing and whose tokenizer is not at hand: an estimate.
+        """
         ...
 
     def request_key(self, request: GenerationRequest | ScoreRequest) -> str:

@@ -25,7 +25,7 @@ from cai.engines.base import (
 from cai.engines.decoding import SlotScheduler
 from cai.engines.forward import Forward
 from cai.engines.limits import BatchLimits
-from cai.engines.opening import SchedulerName
+from cai.engines.opening import SLOTS, SchedulerName
 from cai.engines.paged import PagedScheduler
 from cai.engines.requests import encode_scored, out_of_memory, refusal, request_key, too_long
 from cai.engines.rows import Row, Scheduler
@@ -37,8 +37,6 @@ from constitution.messages import Conversation
 
 _log = logging.getLogger("cai.engines")
 _BYTES_PER_CHARACTER = 4
-_ROWS = 64
-"""Slots, if nobody says how many: on two CPU cores more bring little."""
 
 
 @dataclass(eq=False)
@@ -231,7 +229,7 @@ class LocalEngine:
 
     @cached_property
     def _limits(self) -> BatchLimits:
-        rows = self._max_batch or _ROWS
+        rows = self._max_batch or SLOTS
         return BatchLimits.for_device(self._forward, rows, self._batch_tokens, exact=self._exact)
 
     def _prompt_tokens(self, request: ScoreRequest) -> int:

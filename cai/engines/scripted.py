@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import TypeAlias
@@ -43,17 +44,26 @@ class ScriptedEngine:
         scores: Log-probabilities in nats: of each continuation by its text, or by a function of the request.
         context_tokens: The longest prompt plus answer, in words.
         name: Part of the fingerprint. Two functions cannot be told apart, so give them different names where it matters.
+        keep_asked: Keep every request in `asked`; without it, memory does not grow.
 
     What the script does not foresee is a `RequestFailure` with the cause `not_scripted`.
     """
 
-    def __init__(self, answer: Answers, scores: Logps | None = None, *, context_tokens: int = 4096, name: str = "") -> None:
+    def __init__(
+        self,
+        answer: Answers,
+        scores: Logps | None = None,
+        *,
+        context_tokens: int = 4096,
+        name: str = "",
+        keep_asked: bool = True,
+    ) -> None:
         self._answer = answer
         self._scores: Logps = scores if scores is not None else dict[str, float]()
         self._context_tokens = context_tokens
         self._name = name
-        self.asked: list[GenerationRequest | ScoreRequest] = []
-        """Every request so far, in the order in which they were answered."""
+        self.asked: MutableSequence[GenerationRequest | ScoreRequest] = [] if keep_asked else deque(maxlen=0)
+        """Every request so far, in the order in which they were answered; none without `keep_asked`."""
         self._statistics = EngineStatistics()
 
     @property

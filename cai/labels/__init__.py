@@ -2,7 +2,7 @@
 
 from cai.labels.labelling import Candidates, Label, OnLabelEvent, label_pairs, run_labels
 from cai.labels.letters import Compared, LetterMargins, compare
-from cai.labels.quality import LabelQuality, label_quality
+from cai.labels.quality import LabelQuality, LabelTally, label_quality
 from cai.labels.settings import LabelSettings
 from cai.verdicts import Judged, VerdictOdds, judge
 
@@ -13,6 +13,7 @@ __all__ = [
     "Label",
     "LabelQuality",
     "LabelSettings",
+    "LabelTally",
     "LetterMargins",
     "OnLabelEvent",
     "VerdictOdds",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from cai.records import GateRole, RevisionRecord, Round
+from cai.records import GateRole, GateRuling, RevisionRecord
 
 
 class GateReason(BaseModel):
@@ -78,32 +79,42 @@ class GateTally(BaseModel):
         return _reasons(counts)
 
 
+@dataclass
+class _Count:
+    revisions: int = 0
+    let_in: int = 0
+    let_in_after_retry: int = 0
+    retries: int = 0
+    reasons: Counter[tuple[str, GateRole]] = field(default_factory=Counter[tuple[str, GateRole]])
+
+    def add(self, ruling: GateRuling) -> None:
+        self.revisions += 1
+        self.let_in += ruling.accepted
+        self.let_in_after_retry += ruling.accepted and bool(ruling.rejected)
+        self.retries += ruling.retries
+        worse = (check for rejected in ruling.rejected for check in rejected.checks if check.worse)
+        self.reasons.update((check.principle_id, check.role) for check in worse)
+
+
 def gate_tally(records: Iterable[RevisionRecord]) -> GateTally:
-    """Count over all rounds that came before the gate."""
-    heard: dict[str, list[Round]] = {}
+    """Count over all rounds that came before the gate. Memory does not grow with the records."""
+    counts: dict[str, _Count] = {}
     for record in records:
         for each in record.rounds:
             if each.gate is not None:
-                heard.setdefault(each.principle_id, []).append(each)
-    return GateTally(by_principle=tuple(_count(identity, rounds) for identity, rounds in heard.items()))
-
-
-def _count(principle_id: str, rounds: Iterable[Round]) -> GateCount:
-    rulings = [each.gate for each in rounds if each.gate is not None]
-    reasons: Counter[tuple[str, GateRole]] = Counter(
-        (check.principle_id, check.role)
-        for ruling in rulings
-        for rejected in ruling.rejected
-        for check in rejected.checks
-        if check.worse
-    )
-    return GateCount(
-        principle_id=principle_id,
-        revisions=len(rulings),
-        let_in=sum(ruling.accepted for ruling in rulings),
-        let_in_after_retry=sum(ruling.accepted and bool(ruling.rejected) for ruling in rulings),
-        retries=sum(ruling.retries for ruling in rulings),
-        reasons=_reasons(reasons),
+                counts.setdefault(each.principle_id, _Count()).add(each.gate)
+    return GateTally(
+        by_principle=tuple(
+            GateCount(
+                principle_id=identity,
+                revisions=count.revisions,
+                let_in=count.let_in,
+                let_in_after_retry=count.let_in_after_retry,
+                retries=count.retries,
+                reasons=_reasons(count.reasons),
+            )
+            for identity, count in counts.items()
+        )
     )
 
 

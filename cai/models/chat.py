@@ -17,6 +17,7 @@ from jinja2 import TemplateError
 
 from cai.errors import ModelError
 from cai.models.checking import no_chat_template
+from cai.models.control_text import neutralised
 from cai.models.fingerprints import text_digest
 from cai.models.progress import LOGGER
 from cai.models.thoughts import Reply, ThoughtMarks, split_thoughts
@@ -110,6 +111,11 @@ class ChatTokenizer:
         self._control_count = lru_cache(maxsize=256)(self._control_count_uncached)
 
     @property
+    def opens_thought(self) -> bool:
+        """Whether a prompt ends inside a thought, so that the answer begins there."""
+        return self._opens_thought
+
+    @property
     def stop_texts(self) -> tuple[str, ...]:
         """Texts that end an answer besides the stop tokens: the next speaker's name, where the form is plain text."""
         return PLAIN_STOPS if self.plain else ()
@@ -132,6 +138,10 @@ class ChatTokenizer:
     def control_texts(self, text: str) -> int:
         """How many texts of control tokens stand in a text; each is encoded as ordinary text."""
         return sum(1 for _ in self._control_text.finditer(text)) if self._control_text else 0
+
+    def neutralised(self, text: str) -> str:
+        """The text for those who will encode it without care: a space goes into every text of a control token."""
+        return neutralised(text, self._control_text) if self._control_text else text
 
     def prompt_text(self, messages: Conversation, response_prefix: str = "") -> str:
         """The prompt as the text that `encode_chat` encodes.

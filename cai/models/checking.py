@@ -41,7 +41,14 @@ def check_model(spec: ModelSpec, *, weights: bool = True) -> list[CaiError]:
     Args:
         spec: Which model, and how.
         weights: Whether weights, adapter and config are needed; without them only what turns conversations into tokens is.
+
+    A model on a server has no weights here: its server is asked for it; without `weights` its tokenizer is looked for.
     """
+    if spec.server is not None and weights:
+        from cai.models.served import check_served
+
+        return check_served(spec)
+    spec = spec.tokenizer_place
     problems: list[CaiError] = [*placement_problems(spec)] if weights else []
     folder = _place(spec, problems, weights=weights)
     if weights:

@@ -97,6 +97,8 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
         ModelError: One problem, with what to do.
         ProblemList: Several.
     """
+    if spec.server is not None:
+        raise ModelError(f"model {spec.name}: is on a server; its weights are not here.", "Name the weights, without `server`.")
     problems = check_model(spec)
     if len(problems) == 1:
         raise problems[0]
@@ -147,6 +149,7 @@ def open_tokenizer(spec: ModelSpec) -> tuple[ChatTokenizer, int | None]:
         ModelError: If it cannot be found or read, or has no chat template though one is asked for.
         ProblemList: Several such problems.
     """
+    spec = spec.tokenizer_place
     problems = check_model(spec, weights=False)
     folder = None if problems else resolve_tokenizer(spec)
     if folder is not None:

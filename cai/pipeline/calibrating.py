@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pvariance
 from typing import Any
 
+from cai.engines.opening import SLOTS
 from cai.loop import run_loop
-from cai.pipeline.generating import labelled
+from cai.pipeline.generating import labels
 from cai.pipeline.plans import Plan, PlannedCalls
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.session import Session
@@ -141,7 +142,7 @@ class _Calibrating:
         self._patience_s = self._seconds
         if done == len(pilot) and rest and left_s > 0:
             fitting = round(left_s / max(pilot_s, 1e-3) * len(pilot))
-            rows = max(len(pilot), min(fitting, config.engine.max_batch // config.loop.replicas, len(rest)))
+            rows = max(len(pilot), min(fitting, (config.engine.max_batch or SLOTS) // config.loop.replicas, len(rest)))
             self._start_batch()
             while rest and self._worked_s() < self._seconds:
                 done += self._go(rest[:rows])
@@ -178,7 +179,10 @@ class _Calibrating:
             )
             made += [each for each in loop if isinstance(each, RevisionRecord)]
             if self._label:
-                labelled(made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total))
+                for _ in labels(
+                    made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total)
+                ):
+                    pass  # asked for, not kept
         except _TimeIsUpError:
             return 0
         return len(items)
@@ -270,11 +274,10 @@ def _work(
     variance = _relative_variance(calls, plan, lengths)
     if calls.name == SCORE:
         return Work(engine, 0, 0, 0, calls.prompt_tokens, variance)
-    rows = min(config.engine.max_batch, max(1, calls.calls))
-    filled = (
-        calibration.occupancy[engine] * config.engine.max_batch / max(1, min(calibration.rows_at_once, config.engine.max_batch))
-    )
-    occupancy = min(1.0, filled * rows / config.engine.max_batch)
+    slots = config.engine.max_batch or SLOTS
+    rows = min(slots, max(1, calls.calls))
+    filled = calibration.occupancy[engine] * slots / max(1, min(calibration.rows_at_once, slots))
+    occupancy = min(1.0, filled * rows / slots)
     return Work(
         engine,
         calls.prompt_tokens * calibration.computed_share[engine],

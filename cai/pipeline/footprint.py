@@ -15,6 +15,8 @@ import psutil
 from safetensors import safe_open
 
 from cai.config.settings import RunConfig
+from cai.engines.opening import SLOTS
+from cai.engines.scripts import is_script
 from cai.models.loading import LoadedModel, open_model
 from cai.pipeline.plans import Plan
 from cai.pipeline.preflight import Inputs
@@ -127,7 +129,8 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
     """
     config = inputs.config
     specs = [config.policy, *([config.feedback_or_policy] if config.feedback_or_policy != config.policy else [])]
-    shapes = [_Shape.of(open_model(spec)) for spec in specs]
+    # A script or a model on a server takes nothing here; it is not the policy where anything is trained.
+    shapes = [_Shape.of(open_model(spec)) for spec in specs if spec.server is None and not is_script(spec.name)]
     run_bytes = _run_bytes(plan, inputs)
     trainings = [(each, _settings(config, each.stage.value)) for each in plan.stages if each.trains]
     models = peak = 0
@@ -175,7 +178,7 @@ def _generating(shape: _Shape, plan: Plan, config: RunConfig) -> int:
     if not any(each.calls for each in plan.calls):
         return 0
     prefill = config.engine.batch_tokens or (GPU_PREFILL_TOKENS if shape.on_gpu else CPU_PREFILL_TOKENS)
-    rows = min(config.engine.max_batch, max(each.calls for each in plan.calls))
+    rows = min(config.engine.max_batch or SLOTS, max(each.calls for each in plan.calls))
     longest = max(
         each.prompt_tokens / each.calls * 1.5 + each.most_new_tokens / each.calls for each in plan.calls if each.calls
     )

@@ -8,23 +8,23 @@ stored answers of its stage, so that what follows from it is counted too.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cai.engines.base import Engine
 from cai.engines.opening import open_engine
 from cai.evaluation.before_after import evaluate
 from cai.loop import run_loop
 from cai.pipeline.changes import Before, Comparison
-from cai.pipeline.exporting import export_key, exported_paths
+from cai.pipeline.exporting import export_key, is_exported
 from cai.pipeline.finished import ORDER, is_current
 from cai.pipeline.forecasting import NOT_MADE, ForecastingEngine, StageForecast, Tally
-from cai.pipeline.generating import Labelled, generation_key, label_key, labelled
+from cai.pipeline.generating import generation_key, label_key, labels, outcome_of
 from cai.pipeline.learning import trained_place
 from cai.pipeline.measuring import EVALUATION_NAME, evaluation_key, suite_of
 from cai.pipeline.plans import Plan, PlannedCalls, PlannedRow, PlannedStage
 from cai.pipeline.preflight import Inputs
 from cai.pipeline.retraining import Rows, forecast_training
-from cai.records import FailureRecord, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
+from cai.records import FailureRecord, LedgerEntry, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
 from cai.store import RunFolder, Usage
 
 
@@ -41,12 +41,21 @@ def plan(inputs: Inputs, *, until: Stage = Stage.EVALUATE) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class _Labelled:
+    """What the labels came to: together, every record's outcome."""
+
+    pairs: list[PreferenceRecord] = field(default_factory=list[PreferenceRecord])
+    entries: list[LedgerEntry] = field(default_factory=list[LedgerEntry])
+    failures: list[FailureRecord] = field(default_factory=list[FailureRecord])
+
+
+@dataclass(frozen=True, slots=True)
 class _Made:
     """What the loop and the labels come to."""
 
     records: list[RevisionRecord]
     failures: list[FailureRecord]
-    labels: Labelled
+    labels: _Labelled
 
     @property
     def waiting(self) -> list[FailureRecord]:
@@ -72,7 +81,7 @@ class _Planning:
         same = config.feedback_or_policy == config.policy
         self._feedback = self._policy if same else open_engine(config.feedback_or_policy, config.engine)
         self._generated = generation_key(inputs, self._policy, self._feedback)
-        self._labelled = label_key(inputs, self._feedback, self._generated)
+        self._labelled = label_key(inputs.config, self._feedback.fingerprint, self._generated)
         self._certain, self._expected = Tally(), Tally()
 
     def plan(self) -> Plan:
@@ -125,13 +134,18 @@ class _Planning:
             records = [each for each in made if isinstance(each, RevisionRecord)]
             failures = [each for each in made if isinstance(each, FailureRecord)]
         if Stage.LABEL not in self._wanted:
-            labels = Labelled()
+            labelled = _Labelled()
         elif folder is not None and self._is_current(Stage.LABEL, self._labelled):
             pairs = folder.records(RecordKind.PREFERENCE, PreferenceRecord)
-            labels = Labelled(pairs=list(pairs), entries=list(folder.ledger()))
+            labelled = _Labelled(pairs=list(pairs), entries=list(folder.ledger()))
         else:
-            labels = labelled(records, inputs, feedback)
-        return _Made(records, failures, labels)
+            found = list(labels(records, inputs, feedback))
+            labelled = _Labelled(
+                pairs=[each for each in found if isinstance(each, PreferenceRecord)],
+                entries=[outcome_of(each) for each in found],
+                failures=[each for each in found if isinstance(each, FailureRecord)],
+            )
+        return _Made(records, failures, labelled)
 
     def _rows_stages(self, made: _Made) -> list[PlannedStage]:
         waiting = {"loop": 0, "labels": 0}
@@ -141,7 +155,7 @@ class _Planning:
         keys[Stage.EXPORT] = export_key(self._inputs, self._labelled)
         stages: list[PlannedStage] = []
         for stage in (each for each in self._wanted if each in keys):
-            whole = stage is not Stage.EXPORT or all(path.is_file() for path in exported_paths(self._inputs.config))
+            whole = stage is not Stage.EXPORT or (self._folder is not None and is_exported(self._folder))
             if self._is_current(stage, keys[stage]) and whole:
                 stages.append(PlannedStage(stage, "finished", "nothing it depends on has changed"))
                 continue

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cai.config.settings import RunConfig
+from cai.data.corpus import Corpus
 from cai.data.prompts import read_items
-from cai.errors import CaiError, ConfigError, ProblemList, unknown_principles
+from cai.engines.opening import check_engine
+from cai.engines.scripts import is_script
+from cai.errors import CaiError, ConfigError, ModelError, ProblemList, unknown_principles
 from cai.loop import gate_problems
-from cai.models.checking import check_model, check_trainable
+from cai.models.checking import check_trainable
+from cai.pipeline.sharding import Shard
 from cai.records import FailureRecord, Item
-from cai.store.canonical import fingerprint
 from constitution.errors import ConstitutionError
 from constitution.loading import load_constitution
 from constitution.schema import Constitution
@@ -27,55 +31,103 @@ class Inputs:
     Args:
         config: As it was read.
         constitution: The principles in use.
-        items: Every readable input row, in order.
-        held_out: Uids of the items that no model is trained on.
-        failures: Input rows that could not be read.
+        corpus: Every input row, in order, on the disk; of a shard, the rows in its share.
         source: Where the prompts come from, in words.
+        fingerprint: Of the whole input: which rows there are, and which are held out.
+        shard: Which share of the input this run works on; None: all of it.
     """
 
     config: RunConfig
     constitution: Constitution
-    items: tuple[Item, ...]
-    held_out: frozenset[str]
-    failures: tuple[FailureRecord, ...]
+    corpus: Corpus
     source: str
+    fingerprint: str
+    shard: Shard | None = None
 
     @property
-    def training_items(self) -> tuple[Item, ...]:
+    def items(self) -> Sequence[Item]:
+        """Every readable input row, in order; read from the disk each time."""
+        return self.corpus.items
+
+    @property
+    def failures(self) -> Sequence[FailureRecord]:
+        """Input rows that could not be read."""
+        return self.corpus.failures
+
+    @property
+    def training_items(self) -> Sequence[Item]:
         """The items that go through the loop."""
-        return tuple(item for item in self.items if item.uid not in self.held_out)
+        return self.corpus.training_items
 
     @property
-    def held_out_items(self) -> tuple[Item, ...]:
-        """The items kept for before and after."""
-        return tuple(item for item in self.items if item.uid in self.held_out)
-
-    def fingerprint(self) -> str:
-        """Of the prompts: which there are, and which are held out."""
-        return fingerprint([self.items, sorted(self.held_out), self.failures])
+    def held_out_items(self) -> Sequence[Item]:
+        """The items kept for before and after: no model is trained on them."""
+        return self.corpus.held_out_items
 
 
-def read_inputs(config: RunConfig) -> Inputs:
+def read_inputs(config: RunConfig, shard: Shard | None = None) -> Inputs:
     """Read principles and prompts, and look at the models' files.
+
+    Prompts are read once and in a stream. A shard reads them all too: what is held out is drawn from the whole.
 
     Raises:
         ProblemList: With everything that is wrong, each with its place and what to do.
     """
     problems: list[CaiError] = []
     constitution = _constitution(config, problems)
-    problems += check_model(config.policy)
+    unusable = check_engine(config.policy)
+    if config.feedback_or_policy != config.policy:
+        unusable += check_engine(config.feedback_or_policy)
+    problems += unusable
     if config.sft is not None or config.dpo is not None:
-        problems += check_trainable(config.policy)
-    if config.feedback is not None and config.feedback != config.policy:
-        problems += check_model(config.feedback)
+        problems += untrainable(config) or check_trainable(config.policy)
+    if config.feedback_or_policy.server is not None and not unusable:
+        from cai.engines.server import check_scoring
+
+        problems += check_scoring(config.feedback_or_policy, scored(config))
     if "tensor_parallel" in {config.policy.placement, config.feedback_or_policy.placement}:
         hint = "use `placement: auto`, or see examples/tensor_parallel.py for generation alone"
         problems.append(ConfigError("placement tensor_parallel: a run is written by one process and cannot be split so", hint))
-    items, failures, source = _prompts(config, problems)
-    if constitution is None or problems:
+    corpus, source = _prompts(config, problems)
+    if constitution is None or corpus is None or problems:
         raise ProblemList("This run cannot start:", list({str(problem): problem for problem in problems}.values()))
-    held_out = frozenset[str]() if config.lab else held_out_uids(items, config.holdout_share, config.seed)
-    return Inputs(config, constitution, items, held_out, failures, source)
+    if config.lab is None:
+        corpus.hold_out(config.holdout_share, config.seed)
+    whole = corpus.fingerprint()
+    if shard is not None:
+        corpus.keep(shard.takes)
+    return Inputs(config, constitution, corpus, source, whole, shard)
+
+
+def untrainable(config: RunConfig) -> list[CaiError]:
+    """What is asked of a policy on a server, or of a script, that needs its weights."""
+    script = is_script(config.policy.name)
+    if config.policy.server is None and not script:
+        return []
+    stages = [name for name, settings in (("sft", config.sft), ("dpo", config.dpo)) if settings is not None]
+    off = " and ".join(f"`{name}: null`" for name in stages)
+    return [
+        ModelError(
+            f"model {config.policy.name}: is {'a script' if script else 'on a server'}, and cannot be trained there.",
+            f"Write {off} to make data sets only, or name the policy's weights as `policy` (a server may still be `feedback`).",
+        )
+    ]
+
+
+def scored(config: RunConfig) -> dict[str, Literal["letters", "verdicts"]]:
+    """Setting → which log-probabilities of the feedback model it needs."""
+    needs: dict[str, Literal["letters", "verdicts"]] = {}
+    if config.labels.method == "letters":
+        needs["`labels.method: letters`"] = "letters"
+    else:
+        needs[f"`labels.method: {config.labels.method}`"] = "verdicts"
+    if config.loop.gate is not None:
+        needs["`loop.gate`"] = "verdicts"
+    trained = config.sft is not None or config.dpo is not None
+    suite = config.evaluation.suite
+    if trained and (suite == "principles" or (suite == "auto" and config.lab is None)):
+        needs[f"`evaluation.suite: {suite}`"] = "verdicts"
+    return needs
 
 
 def _constitution(config: RunConfig, problems: list[CaiError]) -> Constitution | None:
@@ -103,31 +155,14 @@ def _known(key: str, ids: Sequence[str], constitution: Constitution, problems: l
     return not unknown
 
 
-def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[tuple[Item, ...], tuple[FailureRecord, ...], str]:
+def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[Corpus | None, str]:
     if config.lab is not None:
         from cai.lab.suite import loop_items
 
-        return tuple(loop_items(config.lab.items, config.lab.seed)), (), f"the lab's world, seed {config.lab.seed}"
+        return Corpus.of(loop_items(config.lab.items, config.lab.seed)), f"the lab's world, seed {config.lab.seed}"
     assert config.prompts is not None
     try:
-        found = read_items(config.prompts)
+        return read_items(config.prompts).corpus, config.prompts.path
     except CaiError as error:
         problems.append(error)
-        return (), (), ""
-    return found.items, found.failures, config.prompts.path
-
-
-def held_out_uids(items: Sequence[Item], share: float, seed: int) -> frozenset[str]:
-    """Whole groups of equal conversations, until they are about `share` of the items.
-
-    A prompt that stands in the input twice is either trained on or held out, never both. Which, depends on the seed and the
-    conversation alone, so the order of the rows does not matter.
-    """
-    groups: dict[str, list[str]] = {}
-    for item in items:
-        groups.setdefault(fingerprint([seed, "held out", item.messages]), []).append(item.uid)
-    held_out: list[str] = []
-    for _, uids in sorted(groups.items())[: len(groups) - 1]:  # something is left to train on
-        if len(held_out) + len(uids) <= round(len(items) * share):
-            held_out += uids
-    return frozenset(held_out)
+        return None, ""

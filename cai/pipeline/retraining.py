@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cai.config.settings import RunConfig
 from cai.data.rows import sft_records
@@ -14,10 +14,10 @@ from cai.errors import TrainingError
 from cai.pipeline.learning import trained_place, unjudged
 from cai.pipeline.plans import PlannedStage
 from cai.records import PreferenceRecord, RevisionRecord, Stage
-from cai.training.course import Course
-from cai.training.dpo import dpo_course
 from cai.training.plan import plan_steps
-from cai.training.sft import sft_course
+
+if TYPE_CHECKING:
+    from cai.training.course import Course
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,9 @@ def forecast_training(
 
 
 def _course(config: RunConfig, stage: Stage, made: Rows) -> Course:
+    from cai.training.dpo import dpo_course
+    from cai.training.sft import sft_course
+
     if stage is Stage.SFT:
         assert config.sft is not None, "asked for by the configuration"
         return sft_course(config.policy, sft_records(made.records), config.sft)

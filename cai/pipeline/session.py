@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from cai.engines.base import Engine
 from cai.engines.opening import open_engine
+from cai.engines.scripts import is_script, read_script
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
@@ -33,6 +36,7 @@ class Session:
     _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine], init=False)
     _released: Counted = field(default_factory=Counted, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _facts: dict[ModelSpec, dict[str, Any]] = field(default_factory=dict[ModelSpec, dict[str, Any]], init=False)
 
     @property
     def policy(self) -> MemoisedEngine:
@@ -45,9 +49,11 @@ class Session:
     def engine(self, spec: ModelSpec) -> MemoisedEngine:
         """The remembering engine of a model."""
         if spec not in self._engines:
-            engine = MemoisedEngine(open_engine(spec, self.inputs.config.engine), self.folder)
+            opened = open_engine(spec, self.inputs.config.engine)
+            if spec.server is not None:
+                self._facts[spec] = _served_facts(opened)
             with self._lock:
-                self._engines[spec] = engine
+                self._engines[spec] = MemoisedEngine(opened, self.folder)
         return self._engines[spec]
 
     def counted(self) -> Counted:
@@ -82,11 +88,24 @@ class Session:
         """Whether a stage was finished on these very inputs, and has nothing left to do (see `cai.pipeline.finished`)."""
         return is_current(self.folder, stage, key)
 
+    def begin(self, stage: Stage) -> None:
+        """The stage makes its records anew: until it is put again it is not finished, and what came of the old ones is void."""
+        self.folder.forget_stage(stage)
+        self.forget_after(stage)
+
     def forget_after(self, stage: Stage) -> None:
         """What later stages found belongs to other records now: a report must not show it beside the new ones."""
         for later in ORDER[ORDER.index(stage) + 1 :]:
             self.folder.forget_stage(later)
         self.folder.put_measurements(EVALUATION, [])
+
+    def _described(self, spec: ModelSpec) -> dict[str, Any]:
+        """A model, for the manifest. What its server can do was found out when its engine was opened."""
+        if spec.server is None:
+            return _described(spec)
+        if spec not in self._facts:
+            self.engine(spec)
+        return {"name": str(spec), **self._facts[spec]}
 
     def write_manifest(self) -> None:
         """Everything one needs to know to repeat the run; written anew once the records are those of these inputs."""
@@ -99,14 +118,16 @@ class Session:
                 "config": config,
                 "constitution": self.inputs.constitution.model_dump(mode="json")
                 | {"fingerprint": self.inputs.constitution.fingerprint},
-                "models": {"policy": _described(config.policy), "feedback": _described(config.feedback_or_policy)},
+                "models": {"policy": self._described(config.policy), "feedback": self._described(config.feedback_or_policy)},
                 "prompts": {
                     "source": self.inputs.source,
                     "rows": len(self.inputs.items) + len(self.inputs.failures),
                     "items": len(self.inputs.items),
                     "failures": len(self.inputs.failures),
-                    "held_out": len(self.inputs.held_out),
+                    "held_out": len(self.inputs.held_out_items),
+                    "fingerprint": self.inputs.fingerprint,
                 },
+                "shard": None if self.inputs.shard is None else str(self.inputs.shard),
                 "environment": _environment(),
             }
         )
@@ -135,7 +156,12 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
         session = Session(inputs, folder)
         with Meter(on_progress, session.counted, folder.path) as session.meter:
             if not calls_only:
-                folder.put_items(inputs.items, failures=inputs.failures, replicas=inputs.config.loop.replicas)
+                folder.put_items(
+                    inputs.items,
+                    failures=inputs.failures,
+                    replicas=inputs.config.loop.replicas,
+                    positions=None if inputs.shard is None else inputs.corpus.positions,
+                )
                 if not folder.manifest:
                     session.write_manifest()
             try:
@@ -145,6 +171,8 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:
+    if is_script(spec.name):
+        return {"name": str(spec), "source": "a script", "fingerprint": read_script(spec.name).engine().fingerprint}
     from cai.models.loading import open_model
 
     opened = open_model(spec)
@@ -155,6 +183,13 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
     }
+
+
+def _served_facts(engine: Engine) -> dict[str, Any]:
+    from cai.engines.server import ServerEngine
+
+    assert isinstance(engine, ServerEngine), "a model on a server"
+    return dict(engine.facts)
 
 
 def _environment() -> dict[str, Any]:
@@ -169,6 +204,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _device_name() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    # Without torch no model is loaded here: the run is on a script, or on a server.
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()

@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -138,17 +139,18 @@ def _ledger(folder: RunFolder, *, replicas: int) -> LedgerView:
     counts = folder.ledger_counts()
     reasons = [Reason(outcome, reason, rows) for (outcome, reason), rows in folder.ledger_reasons().items()]
     order = list(Outcome)
-    unreadable = list(folder.read_failures())
-    failures = [*unreadable, *folder.records(RecordKind.FAILURE, FailureRecord)]
+    unreadable = folder.count_read_failures()
+    total = unreadable + folder.count_records(RecordKind.FAILURE)
+    failures = islice(chain(folder.read_failures(), folder.records(RecordKind.FAILURE, FailureRecord)), MAX_FAILURES)
     return LedgerView(
-        items=sum(1 for _ in folder.items()),
+        items=folder.count_items(),
         replicas=replicas,
-        unreadable=len(unreadable),
+        unreadable=unreadable,
         rows=sum(counts.values()),
         counts=counts,
         reasons=tuple(sorted(reasons, key=lambda each: (order.index(each.outcome), -each.rows, each.reason))),
-        failures=tuple((f"{each.uid}, {each.stage}: {each.cause}", each.detail) for each in failures[:MAX_FAILURES]),
-        failures_left_out=max(0, len(failures) - MAX_FAILURES),
+        failures=tuple((f"{each.uid}, {each.stage}: {each.cause}", each.detail) for each in failures),
+        failures_left_out=max(0, total - MAX_FAILURES),
     )
 
 

@@ -135,9 +135,6 @@ class CallTable:
         """Commit what waits. Inside a transaction of someone else's nothing happens: theirs may yet be undone."""
         # Always the database first, then the buffer: `find` and the timer come from different threads.
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
             waiting = list(self._waiting.values())
         if not waiting or self._database.in_transaction:
             return
@@ -183,6 +180,9 @@ class CallTable:
             LOG.warning("%s: %s damaged and will be computed again; `cai doctor` says more.", self._database.path, some)
 
     def _flush_late(self) -> None:
+        # One thread a second, however many commits there were meanwhile: what came after the timer began waits no longer.
+        with self._lock:
+            self._timer = None
         try:
             self.flush()
         except StoreError as problem:

@@ -87,6 +87,16 @@ class Database:
             finally:
                 self._depth -= 1
 
+    @contextmanager
+    def attached(self, path: Path) -> Generator[sqlite3.Connection]:
+        """The database of another run beside this one, as `other`, for reading. Not inside a transaction."""
+        with self._lock, self._errors():
+            self._connection.execute("ATTACH DATABASE ? AS other", (_read_only_address(path),))
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("DETACH DATABASE other")
+
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         with self._lock, self._errors():
@@ -228,36 +238,44 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return _decoding(sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False))
-
-
-def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _opened(address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
     # A flipped byte may leave what is no UTF-8: the row's checksum finds it, not an error that takes all rows with it.
     connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     return connection
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    return _opened(path.resolve().as_uri())  # an address, so that what is attached to it may be one
+
+
 def _copy_in_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
     """The whole database without its file: where an earlier schema is brought here and the file may not be written."""
-    copy = _decoding(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    copy = _opened("file::memory:")
     connection.backup(copy)
     connection.close()
     return copy
 
 
+def _read_only_address(path: Path, *, plain: bool | None = None) -> str:
+    """For reading; `plain`: as the file stands, without its log. By default so where there is none.
+
+    Then nobody has it open or has had it when it was killed, and no index of the log is left behind.
+    """
+    if plain is None:
+        plain = _FileState.of(path).log is None
+    return f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if plain else ''}"
+
+
 def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, _FileState | None]:
     """A connection that writes nothing, and, where it takes the file as it stands, what the file was when it was opened."""
-    address = f"{path.resolve().as_uri()}?mode=ro"
     seen = _FileState.of(path)
     if seen.log is not None:
-        connection = _decoding(sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False))
+        connection = _opened(_read_only_address(path, plain=False))
         try:
             connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.OperationalError:
             connection.close()  # in a folder that nobody can write, the index of the log has no place
         else:
             return connection, None
-    # Without a log, nobody has it open or has had it when he was killed: a plain file, and no index is left behind.
-    plain = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
-    return _decoding(plain), seen
+    return _opened(_read_only_address(path, plain=True)), seen

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice, zip_longest
+from typing import Any
 
 from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome, RecordKind, Stage
 from cai.store.checksums import row_checksum
 from cai.store.database import Database
+
+ROWS_PER_PAGE = 250
+COLUMNS = "uid, replica, position, readable, body, checksum"
 
 # One statement, so that it sees one moment of a run that goes on.
 CONTRADICTIONS = """
@@ -42,22 +47,32 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put_items(self, items: Sequence[Item], failures: Sequence[FailureRecord], *, replicas: int) -> bool:
+    def put_items(
+        self,
+        items: Iterable[Item],
+        failures: Iterable[FailureRecord],
+        *,
+        replicas: int,
+        positions: Callable[[], Iterator[int]] | None,
+    ) -> bool:
         """Make these the input of the run (see `RunFolder.put_items`)."""
-        rows = [
-            _row(item.uid, replica, position, 1, item.model_dump_json())
-            for position, item in enumerate(items)
-            for replica in range(replicas)
-        ]
-        rows += [_row(failure.uid, 0, len(items) + n, 0, failure.model_dump_json()) for n, failure in enumerate(failures)]
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            places = count() if positions is None else positions()
+            for item in items:
+                place, body = next(places), item.model_dump_json()
+                for replica in range(replicas):
+                    yield _row(item.uid, replica, place, 1, body)
+            for failure in failures:
+                yield _row(failure.uid, 0, next(places), 0, failure.model_dump_json())
+
         with self._database.transaction() as connection:
-            old = connection.execute("SELECT * FROM items ORDER BY position, replica").fetchall()
-            if old == rows:
+            if all(old == new for old, new in zip_longest(self._pages(COLUMNS, "items"), rows())):
                 return False
             for table in ("stages", "records", "items"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 (names from the line above)
             try:
-                connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+                connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows())
             except sqlite3.IntegrityError as error:
                 raise ValueError("two input rows have one uid") from error
         return True
@@ -66,19 +81,38 @@ class Ledger:
         for body in self._bodies("readable AND replica = 0"):
             yield Item.model_validate_json(body)
 
+    def count_items(self, *, readable: bool) -> int:
+        return self._database.query("SELECT count(*) FROM items WHERE readable = ? AND replica = 0", (readable,))[0][0]
+
     def read_failures(self) -> Iterator[FailureRecord]:
         for body in self._bodies("NOT readable"):
             yield FailureRecord.model_validate_json(body)
 
+    def _pages(self, columns: str, tables: str, condition: str = "TRUE") -> Iterator[tuple[Any, ...]]:
+        """Rows in order of input, page by page; `columns` have `position` and `replica`."""
+        names = [name.strip() for name in columns.split(",")]
+        position, replica = names.index("position"), names.index("replica")
+        sql = (
+            f"SELECT {columns} FROM {tables} WHERE (position, replica) > (?, ?) AND {condition} "  # noqa: S608 (names of ours)
+            f"ORDER BY position, replica LIMIT {ROWS_PER_PAGE}"
+        )
+        after = (-1, -1)
+        while page := self._database.query(sql, after):
+            yield from page
+            after = (page[-1][position], page[-1][replica])
+
     def settle(self, entries: Iterable[LedgerEntry]) -> None:
+        entries_left = iter(entries)
         with self._database.transaction() as connection:
-            for entry in entries:
-                cursor = connection.execute(
-                    "UPDATE ledger SET outcome = ?, reason = ? WHERE uid = ? AND replica = ?",
-                    (entry.outcome.value, entry.reason, entry.uid, entry.replica),
-                )
-                if cursor.rowcount != 1:
-                    raise ValueError(f"no item {entry.uid!r} (replica {entry.replica}) in this run")
+            while some := list(islice(entries_left, ROWS_PER_PAGE)):
+                rows = [(entry.outcome.value, entry.reason, entry.uid, entry.replica) for entry in some]
+                changed = connection.executemany(
+                    "UPDATE ledger SET outcome = ?, reason = ? WHERE uid = ? AND replica = ?", rows
+                ).rowcount
+                if changed != len(rows):
+                    known = "SELECT 1 FROM items WHERE uid = ? AND replica = ?"
+                    uid, replica = next(row[2:] for row in rows if not connection.execute(known, row[2:]).fetchall())
+                    raise ValueError(f"no item {uid!r} (replica {replica}) in this run")
 
     def reset(self) -> None:
         with self._database.transaction() as connection:
@@ -88,10 +122,8 @@ class Ledger:
             )
 
     def entries(self) -> Iterator[LedgerEntry]:
-        rows = self._database.query(
-            "SELECT uid, replica, outcome, reason FROM ledger JOIN items USING (uid, replica) ORDER BY position, replica"
-        )
-        for uid, replica, outcome, reason in rows:
+        joined = "items CROSS JOIN ledger USING (uid, replica)"
+        for _, replica, uid, outcome, reason in self._pages("position, replica, uid, outcome, reason", joined):
             yield LedgerEntry(uid=uid, replica=replica, outcome=Outcome(outcome), reason=reason)
 
     def counts(self) -> dict[Outcome, int]:
@@ -128,7 +160,7 @@ class Ledger:
         return {what: count for what, count in counted if count}
 
     def _bodies(self, which: str) -> Iterator[str]:
-        for *row, checksum in self._database.query(f"SELECT * FROM items WHERE {which} ORDER BY position"):  # noqa: S608
+        for *row, checksum in self._pages(COLUMNS, "items", which):
             if row_checksum(*row) != checksum:
                 raise StoreError(
                     f"{self._database.path}: the stored input row {row[0]!r} is damaged.",

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Literal
 
 from cai.engines.base import (
@@ -55,7 +54,7 @@ class MemoisedEngine:
         commit_every: Commit after this many computed results.
     """
 
-    def __init__(self, engine: Engine, run: RunFolder, *, commit_every: int = 32) -> None:
+    def __init__(self, engine: Engine, run: RunFolder, *, commit_every: int = 256) -> None:
         if commit_every < 1:
             raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
         self._engine = engine
@@ -153,7 +152,7 @@ class MemoisedEngine:
             self.book(stage, Usage(1, 0, int(failed), prompt_tokens, completion_tokens, took_s), result)
             if not isinstance(result, RequestFailure) or result.cause in LASTING_FAILURES:
                 # ASCII on purpose: JSON escapes carry also what has no UTF-8 form.
-                stored = json.dumps(asdict(result))
+                stored = json.dumps({name: getattr(result, name) for name in result.__slots__})  # `asdict` copies deeply
                 calls.append(StoredCall(key, kind, stage, stored, prompt_tokens, completion_tokens, took_s, failed))
         self._run.calls.add(*calls)
         if self._run.calls.waiting >= self._commit_every:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from cai.store.database import Database
 from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
 from cai.store.heartbeat import PROGRESS_NAME
 from cai.store.interrupts import deferred_interrupts
-from cai.store.ledger import Ledger
+from cai.store.joining import clear, join
+from cai.store.ledger import ROWS_PER_PAGE, Ledger
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
 
 DATABASE_NAME = "run.sqlite"
@@ -36,8 +38,9 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 MANIFEST_CHECKSUM = "sha256"
 """Key, in the manifest, of the fingerprint of everything else in it."""
+SHARD_FOLDER = re.compile(r"shard-\d+-of-\d+")
+"""Folders of shards may lie in that of the whole, before there is a whole."""
 OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
-ROWS_PER_PAGE = 1000
 LOG = logging.getLogger(__name__)
 
 
@@ -188,11 +191,25 @@ class RunFolder:
 
     # ---- items and ledger
 
-    def put_items(self, items: Sequence[Item], *, failures: Sequence[FailureRecord] = (), replicas: int = 1) -> bool:
+    def put_items(
+        self,
+        items: Iterable[Item],
+        *,
+        failures: Iterable[FailureRecord] = (),
+        replicas: int = 1,
+        positions: Callable[[], Iterator[int]] | None = None,
+    ) -> bool:
         """Make `items` × `replicas`, and the rows that could not be read, the input of this run.
 
         The same input again changes nothing. Another input drops the records, outcomes and finished stages of the old
-        one; model calls stay, so that what both inputs share costs nothing.
+        one; model calls stay, so that what both inputs share costs nothing. No row is kept in memory.
+
+        Args:
+            items: In order; gone through twice.
+            failures: Likewise.
+            replicas: Drafts of each item.
+            positions: Gives the place of each item, then of each failure, where this run has a share of a larger input; in
+                rising order. Default: 0, 1, 2 …
 
         Returns:
             Whether the input changed.
@@ -201,11 +218,32 @@ class RunFolder:
             ValueError: If two rows have the same uid.
         """
         self.calls.flush()
-        return self._ledger.put_items(items, failures, replicas=replicas)
+        return self._ledger.put_items(items, failures, replicas=replicas, positions=positions)
+
+    def join(self, others: Sequence[Path]) -> None:
+        """Make the inputs of these run folders, together, the input of this one, with outcomes, records and model calls.
+
+        No stage is finished afterwards. Each folder is taken whole or not at all; interrupted, it has to be called again.
+
+        Raises:
+            StoreError: If two of them have a row in common.
+        """
+        self.calls.flush()
+        clear(self._database)
+        for each in others:
+            join(self._database, each / DATABASE_NAME)
 
     def items(self) -> Iterator[Item]:
-        """The readable items, in order of input."""
+        """The readable items, in order of input, read page by page."""
         return self._ledger.items()
+
+    def count_items(self) -> int:
+        """How many readable items there are."""
+        return self._ledger.count_items(readable=True)
+
+    def count_read_failures(self) -> int:
+        """How many input rows could not be read."""
+        return self._ledger.count_items(readable=False)
 
     def read_failures(self) -> Iterator[FailureRecord]:
         """The input rows that could not be read."""
@@ -253,30 +291,80 @@ class RunFolder:
         Raises:
             ValueError: If a record names no item of this run.
         """
+        with self.transaction():
+            self.drop_records(kind)
+            return self.add_records(kind, records)
+
+    def add_records(self, kind: str, records: Iterable[OfItem]) -> int:
+        """Put `records` after those of this kind that are there; all or none. Returns how many were added.
+
+        Raises:
+            ValueError: If a record names no item of this run.
+        """
+        added, last = 0, ("", 0)
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            nonlocal added, last
+            for record in records:
+                added, last, body = added + 1, (record.uid, record.replica), record.model_dump_json()
+                yield kind, *last, kind, *last, body, row_checksum(kind, *last, body)
+
+        with self.transaction(), self._database.transaction() as connection:
+            try:
+                connection.executemany(
+                    "INSERT INTO records VALUES (?, ?, ?, (SELECT coalesce(max(sequence), 0) + 1 FROM records "
+                    "WHERE kind = ? AND uid = ? AND replica = ?), ?, ?)",
+                    rows(),
+                )
+            except sqlite3.IntegrityError as error:
+                raise ValueError(f"{kind}: no item {last[0]!r} (replica {last[1]}) in this run") from error
+        return added
+
+    def drop_records(self, kind: str) -> None:
+        """Delete the records of a kind: for a stage that makes them anew."""
         self._damaged.pop(kind, None)
         with self.transaction(), self._database.transaction() as connection:
             connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
-            count = 0
-            for count, record in enumerate(records, start=1):
-                row = (kind, record.uid, record.replica, count, record.model_dump_json())
-                try:
-                    connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (*row, row_checksum(*row)))
-                except sqlite3.IntegrityError as error:
-                    raise ValueError(f"{kind}: no item {record.uid!r} (replica {record.replica}) in this run") from error
-        return count
 
-    def records(self, kind: str, model: type[Model]) -> Iterator[Model]:
-        """The records of this kind in order of their items (then replica, then as they were put), read page by page."""
+    def reopen(self, kind: str, *, dropping: Sequence[str]) -> None:
+        """Every item with a record of `kind` is pending again, and loses its records of the kinds `dropping`."""
+        # Looked up row by row: a list of them all would be held in memory.
+        having = (
+            "WHERE EXISTS (SELECT 1 FROM records AS made "
+            "WHERE made.kind = ? AND made.uid = {table}.uid AND made.replica = {table}.replica)"
+        )
+        with self.transaction(), self._database.transaction() as connection:
+            connection.execute(
+                f"UPDATE ledger SET outcome = 'pending', reason = '' {having.format(table='ledger')}",  # noqa: S608
+                (kind,),
+            )
+            for each in dropping:
+                self._damaged.pop(each, None)
+                connection.execute(f"DELETE FROM records {having.format(table='records')} AND kind = ?", (kind, each))  # noqa: S608
+
+    def records(self, kind: str, model: type[Model], *, outcomes: Collection[Outcome] = ()) -> Iterator[Model]:
+        """The records of this kind in order of their items (then replica, then as they were put), read page by page.
+
+        Args:
+            kind: Of record.
+            model: Its type.
+            outcomes: Only those of items that ended so; none named: all.
+        """
+        marks = ",".join("?" * len(outcomes))
+        ended = f"CROSS JOIN ledger USING (uid, replica) WHERE outcome IN ({marks}) AND" if outcomes else "WHERE"
+        # The items lead, in the order of their index, so that a page is read without sorting what comes after it.
         sql = (
-            "SELECT position, replica, sequence, uid, records.body, records.checksum "
-            "FROM records JOIN items USING (uid, replica) "
-            "WHERE kind = ? AND (position, replica, sequence) > (?, ?, ?) ORDER BY position, replica, sequence LIMIT ?"
+            "SELECT position, replica, sequence, uid, records.body, records.checksum "  # noqa: S608
+            "FROM items CROSS JOIN records USING (uid, replica) "
+            f"{ended} kind = ? AND (position, replica) >= (?, ?) AND (position, replica, sequence) > (?, ?, ?) "
+            f"ORDER BY position, replica, sequence LIMIT {ROWS_PER_PAGE}"
         )
         after = (-1, -1, -1)
-        while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
-            for position, replica, sequence, uid, body, checksum in page:
-                yield self._parsed(kind, model, body, sound=row_checksum(kind, uid, replica, sequence, body) == checksum)
-                after = position, replica, sequence
+        named = [outcome.value for outcome in outcomes]
+        while page := self._database.query(sql, (*named, kind, *after[:2], *after)):
+            for _, replica, _, uid, body, checksum in page:
+                yield self._parsed(kind, model, body, sound=row_checksum(kind, uid, replica, body) == checksum)
+            after = page[-1][:3]
 
     def count_records(self, kind: str) -> int:
         return self._database.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0]
@@ -371,14 +459,16 @@ class RunFolder:
         return self.calls.usage()
 
     def _stored(self, kind: str) -> Iterator[tuple[Any, ...]]:
+        """What the checksums of records and measurements are of, and these."""
         sql = (
-            "SELECT * FROM records WHERE kind = ? AND (uid, replica, sequence) > (?, ?, ?) "
-            "ORDER BY uid, replica, sequence LIMIT ?"
+            "SELECT uid, replica, sequence, body, checksum FROM records "
+            "WHERE kind = ? AND (uid, replica, sequence) > (?, ?, ?) ORDER BY uid, replica, sequence LIMIT ?"
         )
         after = ("", -1, -1)
         while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
-            yield from page
-            after = page[-1][1:4]
+            for uid, replica, _, body, checksum in page:
+                yield kind, uid, replica, body, checksum
+            after = page[-1][:3]
         yield from self._database.query("SELECT * FROM measurements WHERE kind = ?", (kind,))
 
     def _parsed(self, kind: str, model: type[Model], body: str, *, sound: bool) -> Model:
@@ -409,7 +499,7 @@ def _refuse_foreign(path: Path, *, create: bool) -> None:
         names = sorted(p.name for p in path.iterdir()) if path.exists() else []
     except OSError as error:
         raise unwritable(path, error) from error
-    others = [name for name in names if name not in OWN_NAMES and not name.endswith(PART_SUFFIX)]
+    others = [n for n in names if n not in OWN_NAMES and not n.endswith(PART_SUFFIX) and not SHARD_FOLDER.fullmatch(n)]
     if others:
         more = " …" if len(others) > 3 else ""
         raise StoreError(

@@ -48,7 +48,11 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         "calls",
     )
     _copy(connection, "SELECT uid, replica, position, readable, body FROM items_1 ORDER BY position, replica", "items")
-    _copy(connection, "SELECT kind, uid, replica, sequence, body FROM records_1 ORDER BY rowid", "records")
+    records = connection.execute("SELECT kind, uid, replica, sequence, body FROM records_1 ORDER BY rowid")
+    connection.executemany(
+        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
+        ((*row, row_checksum(*row[:3], row[4])) for row in records),
+    )
     _copy(connection, "SELECT kind, sequence, body FROM measurements_1", "measurements")
     _copy(connection, "SELECT name, fingerprint, summary FROM stages_1", "stages")
     connection.execute(

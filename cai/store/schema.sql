@@ -1,7 +1,7 @@
 -- One run. `calls` is the memo of every model call; the rest is rebuilt from it at no cost.
 --
 -- `checksum` is that of the other columns of its row (`cai.store.checksums`): it tells a flipped byte from what was written.
--- The ledger has none: its columns stand in an index too, and SQLite's integrity check compares the two.
+-- What it leaves out (all of the ledger, the sequence of records) stands in an index too: SQLite's integrity check compares.
 -- The rules of the ledger stand in triggers besides the foreign keys, since another program's connection does not know these.
 
 CREATE TABLE calls (

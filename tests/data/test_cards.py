@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from test_rows import PAIRS, RECORDS, pair
 
-from cai.data.cards import DatasetFacts, LengthGap, dataset_card, kept_share, length_gap
+from cai.data.cards import DatasetFacts, LengthGap, LengthGaps, dataset_card
 from cai.data.rows import preference_rows, sft_rows, write_rows
+from cai.records import PreferenceRecord
 
 FACTS = DatasetFacts(
     name="My *set* <script>",
@@ -75,18 +79,26 @@ def test_a_card_of_nothing_is_a_card() -> None:
     assert "| all | 0 | – |" in card
 
 
+def length_gap(*pairs: PreferenceRecord) -> LengthGap | None:
+    gaps = LengthGaps()
+    for each in pairs:
+        gaps.add(each)
+    return gaps.result()
+
+
 def test_length_gaps_by_hand() -> None:
-    pairs = [
+    found = length_gap(
         pair("a", chosen="12345", rejected="12"),
         pair("b", chosen="1", rejected="123"),
         pair("c", chosen="12", rejected="1"),
-    ]
-    found = length_gap(pairs)
+    )
     assert found is not None
     assert (found.mean, found.median, found.chosen_longer_share) == pytest.approx((2 / 3, 1.0, 2 / 3))
-    assert length_gap([]) is None
+    assert length_gap() is None
 
 
-def test_kept_shares_by_hand() -> None:
-    assert kept_share(RECORDS) == 0.5
-    assert kept_share([]) is None
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=30))
+def test_length_gaps_are_those_of_the_list_of_all(gaps: list[int]) -> None:
+    found = length_gap(*(pair("a", chosen="x" * (5 + gap), rejected="x" * 5) for gap in gaps))
+    assert found is not None
+    assert (found.mean, found.median) == pytest.approx((statistics.fmean(gaps), statistics.median(gaps)))

@@ -132,7 +132,7 @@ def test_the_real_transcripts_are_read_without_loss(shared_data: Path) -> None:
     path = shared_data / "hh-harmless" / "pairs.jsonl"
     result = read(path)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    assert (len(result.items), result.failures, result.rows, result.prompts_differ) == (1200, (), 1200, 0)
+    assert (len(result.items), len(result.failures), result.rows, result.prompts_differ) == (1200, 0, 1200, 0)
     assert sum(len(item.messages) > 1 for item in result.items) == 844
     assert len({item.uid for item in result.items}) == 1200
     for item, row in zip(result.items, rows, strict=True):
@@ -144,7 +144,7 @@ def test_the_real_transcripts_are_read_without_loss(shared_data: Path) -> None:
 
 def test_the_example_transcripts_are_multi_turn_and_harmless_to_read() -> None:
     result = read(REPOSITORY / "examples" / "prompts" / "hh-style.jsonl")
-    assert (len(result.items), result.failures) == (12, ())
+    assert (len(result.items), len(result.failures)) == (12, 0)
     assert sum(len(item.messages) > 1 for item in result.items) >= 9
     assert all(item.facts["chosen"] != item.facts["rejected"] for item in result.items)
 
@@ -171,7 +171,7 @@ def test_pairs_whose_prompts_differ_give_what_they_share_and_are_counted(tmp_pat
 def test_a_prompt_column_of_transcripts_is_recognised_and_can_be_forced(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"})
     assert read(path).items[0].messages == (user("a"), assistant("b"), user("c"))
-    assert read(path, format="transcripts").items == read(path).items
+    assert list(read(path, format="transcripts").items) == list(read(path).items)
     assert len(read(path, format="jsonl").items[0].messages) == 1
 
 

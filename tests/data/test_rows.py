@@ -11,7 +11,8 @@ from checkpoints import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.data.rows import RowKind, preference_rows, sft_records, sft_rows, write_parquet, write_rows
+from cai.data.cards import DatasetFacts, dataset_card
+from cai.data.rows import FileSuffix, RowKind, preference_rows, sft_records, sft_rows, write_files, write_parquet, write_rows
 from cai.data.training_rows import LARGEST_MARGIN, read_preference_rows, read_sft_rows
 from cai.errors import DataError
 from cai.records import PreferenceRecord, RevisionRecord, Round, SFTRecord, Verdict
@@ -344,3 +345,53 @@ def test_many_bad_rows_are_counted_and_the_first_ones_shown(tmp_path: Path) -> N
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
         read_sft_rows(write(tmp_path / "p.jsonl"))
+
+
+def seven_rows() -> list[dict[str, Any]]:
+    return list(sft_rows([revision_record(f"row-{n}") for n in range(7)]))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("count", "per_file", "sizes"),
+    [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (3, 3, [3]), (0, 3, [0]), (7, None, [7])],
+)
+def test_more_rows_than_asked_for_go_to_several_files_and_those_of_before_are_gone(
+    tmp_path: Path, suffix: FileSuffix, count: int, per_file: int | None, sizes: list[int]
+) -> None:
+    import pyarrow.parquet as pq
+
+    def uids(path: Path) -> list[str]:
+        if suffix == "parquet":
+            return pq.read_table(path)["uid"].to_pylist()
+        return [json.loads(line)["uid"] for line in path.read_text().splitlines()]
+
+    (tmp_path / "notes.txt").write_text("mine")
+    for before in (1, 2, None):
+        write_files(tmp_path, "sft", suffix, seven_rows(), before)
+    names, total = write_files(tmp_path, "sft", suffix, iter(seven_rows()[:count]), per_file)
+    assert total == count
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "notes.txt"])
+    assert [len(uids(tmp_path / name)) for name in names] == sizes
+    assert [uid for name in names for uid in uids(tmp_path / name)] == [f"row-{n}" for n in range(count)]
+    numbered = tuple(f"sft-{n:05}-of-{len(sizes):05}.{suffix}" for n in range(1, len(sizes) + 1))
+    assert names == (numbered if len(sizes) > 1 else (f"sft.{suffix}",))
+
+
+def test_several_files_are_found_by_the_card_as_one_data_set(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    (tmp_path / "set").mkdir()
+    write_files(tmp_path / "set", "sft", "jsonl", seven_rows(), 3)
+    facts = DatasetFacts(
+        name="n",
+        files={"sft": "sft-*-of-*.jsonl"},
+        rows={"sft": 7},
+        ledger={},
+        models={},
+        constitution="c",
+        constitution_fingerprint="f",
+    )
+    (tmp_path / "set" / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+    loaded: Any = load_dataset(str(tmp_path / "set"), "sft", cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"]["uid"][:] == [f"row-{n}" for n in range(7)]

@@ -45,6 +45,15 @@ def test_fresh_prompts_are_none_of_those_the_demo_was_chosen_by() -> None:
     assert len({trial.item.messages for trial in trials}) == len(trials) == 7 * 40
 
 
+def test_memory_and_cost_of_a_row_are_measured_on_whole_runs(tmp_path: Path) -> None:
+    scale = load("scale")
+    few = scale.measure(tmp_path / "scale", 300)
+    assert few.rows == 300
+    assert 20e6 < few.peak_bytes < 500e6
+    took = load("overhead").measure(tmp_path, 100)
+    assert 0 < took["engine"].cpu_us < took["loop"].cpu_us < took["run"].cpu_us
+
+
 def test_fresh_prompts_compare_two_models_on_every_trial(tmp_path: Path) -> None:
     benchmark = load("fresh_prompts")
     before, after = (ModelSpec(name=str(make_checkpoint(tmp_path / str(seed), seed=seed)), device="cpu") for seed in (0, 1))

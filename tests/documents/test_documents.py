@@ -142,6 +142,6 @@ def test_the_demo_is_the_file_in_the_examples() -> None:
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
-    for document in (README, OWN, REPOSITORY / "cai" / "lab" / "README.md"):
+    for document in (README, OWN, REPOSITORY / "cai" / "lab" / "README.md", REPOSITORY / "examples" / "cluster" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document}: {target}"

@@ -27,7 +27,10 @@ def test_an_interrupt_waits_until_the_block_is_left_and_is_raised_then() -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_calls_that_wait_are_written_although_ctrl_c_comes_while_the_run_is_closed(tmp_path: Path) -> None:
+def test_calls_that_wait_are_written_although_ctrl_c_comes_while_the_run_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai.store.calls.COMMIT_SECONDS", 600.0)  # they wait for the end, however slow the machine is
     run = RunFolder.open(tmp_path / "run")
     flush = run.calls.flush
 

@@ -1,0 +1,121 @@
+"""Memory of a run by the number of its rows: `python examples/benchmarks/scale.py`.
+
+For each count a process of its own reads that many prompts, drafts, critiques, revises and labels them on the scripted engine,
+and exports the data sets. Its peak of resident memory is what the kernel says of it at its end. Needs about 4 KB of disk a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import yaml
+
+COUNTS = (10_000, 100_000, 1_000_000)
+SCRIPT = {
+    "answers": {
+        "Write only the new reply": ["Here is a kinder way to say it.", "What is known is this, and the rest is not."],
+        "Check your last reply": [
+            "It is kind. Nothing to change.",
+            "It asks for care. Fault: there is none.",
+            "Fault: it is curt.",
+        ],
+        "": ["That is how it is.", "I could not say.", "Here is what you asked for, in a few words."],
+    }
+}
+MEMORY_LOG = """
+import resource, sys
+from cai.cli import main
+sys.argv = ["cai", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None, 3), end.code
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), file=sys.stderr)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run: `peak_bytes` of resident memory, `seconds` of wall time, and the run folder's `disk_bytes`."""
+
+    rows: int
+    peak_bytes: int
+    seconds: float
+    disk_bytes: int
+
+
+def write_prompts(path: Path, count: int, seed: int = 0) -> None:
+    """`count` prompts of 5 to 40 words; one in a hundred stands there twice, one in a thousand is broken."""
+    draw = random.Random(seed)  # noqa: S311 (texts, no secrets)
+    words = "what why how when where is the a of to city river law book number story letter price colour".split()  # noqa: SIM905
+    with path.open("w", encoding="utf-8") as file:
+        text = ""
+        for n in range(count):
+            if n % 100 != 99:
+                text = " ".join(draw.choices(words, k=draw.randint(5, 40))) + f" {n}?"
+            file.write(json.dumps({"prompt": "" if n % 1000 == 500 else text}) + "\n")
+
+
+def measure(folder: Path, rows: int) -> Measured:
+    """One run of `rows` rows in a process of its own, in an empty folder."""
+    folder.mkdir(parents=True)
+    write_prompts(folder / "prompts.jsonl", rows)
+    (folder / "script.yaml").write_text(yaml.safe_dump(SCRIPT, sort_keys=False), encoding="utf-8")
+    config = {
+        "run": str(folder / "run"),
+        "constitution": ["shipped:style"],
+        "policy": {"name": f"scripted:{folder / 'script.yaml'}"},
+        "prompts": {"path": str(folder / "prompts.jsonl")},
+        "dpo": None,
+        "export_rows_per_file": 200_000,
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    began = time.perf_counter()
+    command = [sys.executable, "-c", MEMORY_LOG, "export", str(folder / "run.yaml"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own command line)
+    seconds = time.perf_counter() - began
+    result = json.loads(done.stdout)
+    if sum(result["ledger"].values()) != rows or result["ledger"]["pending"]:
+        raise RuntimeError(f"the ledger does not balance: {result['ledger']}")
+    disk = sum(path.stat().st_size for path in (folder / "run").rglob("*") if path.is_file())
+    return Measured(rows, int(done.stderr.split()[-1]), seconds, disk)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one line for each count, and how much memory grew from the smallest to the largest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--folder", type=Path, help="where to put prompts and runs; default: a temporary folder")
+    wanted = parser.parse_args(arguments)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    )
+    print(f"{'rows':>9}  {'peak MiB':>8}  {'rows/s':>7}  {'seconds':>7}  {'disk MiB':>8}")
+    found: list[Measured] = []
+    for rows in wanted.rows:
+        with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
+            each = measure(Path(folder) / "scale", rows)
+        found.append(each)
+        print(
+            f"{each.rows:>9,}  {each.peak_bytes / 2**20:>8.1f}  {each.rows / each.seconds:>7.0f}  {each.seconds:>7.1f}  "
+            f"{each.disk_bytes / 2**20:>8.0f}",
+            flush=True,
+        )
+    print(f"memory from {found[0].rows:,} to {found[-1].rows:,} rows: {found[-1].peak_bytes / found[0].peak_bytes - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    main()
