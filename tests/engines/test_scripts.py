@@ -101,7 +101,7 @@ def test_a_dry_run_goes_through_the_loop_and_the_labels_without_torch(tmp_path: 
 
 def test_a_script_is_not_trained(tmp_path: Path) -> None:
     config = write_scripted_run(tmp_path, dpo={"epochs": 1})
-    with pytest.raises(ProblemList, match=r"is a script, and cannot be trained there*\n.*dpo: null"):
+    with pytest.raises(ProblemList, match=r"is a script, and cannot be trained there.\n.*dpo: null"):
         read_inputs(read_config(config, (), {}).config)
 
 
