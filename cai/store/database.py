@@ -89,10 +89,20 @@ class Database:
 
     @contextmanager
     def attached(self, path: Path) -> Generator[sqlite3.Connection]:
-        """The database of another run beside this one, as `other`, for reading. Not inside a transaction."""
+        """The database of another run beside this one, as `other`, for reading. Not inside a transaction.
+
+        Raises:
+            StoreError: If it is of another schema.
+        """
         with self._lock, self._errors():
             self._connection.execute("ATTACH DATABASE ? AS other", (_read_only_address(path),))
             try:
+                version = self._connection.execute("PRAGMA other.user_version").fetchone()[0]
+                if version != SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{path}: of schema {version}; this version writes schema {SCHEMA_VERSION}.",
+                        "Run the command that made it once more: the file is brought to this version.",
+                    )
                 yield self._connection
             finally:
                 self._connection.execute("DETACH DATABASE other")

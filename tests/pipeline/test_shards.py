@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,6 @@ def test_everything_that_speaks_against_a_merge_is_told_at_once(tmp_path: Path) 
 
 def test_a_shard_with_a_row_too_few_is_no_part_of_a_whole(tmp_path: Path) -> None:
     """Items may vanish only with their ledger lines, so the balance alone would not tell."""
-    import sqlite3
-
     shards = made(write_scripted_run(tmp_path), 2)
     with sqlite3.connect(shards[0] / "run.sqlite") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -157,6 +156,17 @@ def test_another_run_is_not_merged_over(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds another run"):
         merge(taken, made(config, 2))
     assert contents(taken) == before
+
+
+def test_a_shard_of_another_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    shards = made(write_scripted_run(tmp_path), 2)
+    with RunFolder.open(tmp_path / "run") as folder:
+        with sqlite3.connect(shards[1] / "run.sqlite") as connection:
+            connection.execute("PRAGMA user_version = 1")
+        connection.close()
+        with pytest.raises(StoreError, match="of schema 1"):
+            folder.join(shards)
+        assert folder.stage(Stage.GENERATE) is None
 
 
 def test_an_interrupted_merge_is_begun_again(tmp_path: Path) -> None:
