@@ -35,14 +35,20 @@ SCRIPT = {
     }
 }
 MEMORY_LOG = """
-import resource, sys
+import os, resource, sys
 from cai.cli import main
 sys.argv = ["cai", *sys.argv[1:]]
 try:
     main()
 except SystemExit as end:
     assert end.code in (0, None, 3), end.code
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), file=sys.stderr)
+# Linux counts what the process was forked from to `ru_maxrss`; the high-water mark of its own memory is in its status.
+status = "/proc/self/status"
+if os.path.exists(status):
+    peak = next(int(line.split()[1]) * 1024 for line in open(status) if line.startswith("VmHWM"))
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(peak, file=sys.stderr)
 """
 
 
