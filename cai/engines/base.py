@@ -138,6 +138,20 @@ class EngineStatistics:
     retries: int = 0
     smaller_batches: int = 0
 
+    def __add__(self, later: EngineStatistics) -> EngineStatistics:
+        """Both together; what waits and runs is that of the later one."""
+        return EngineStatistics(
+            prompt_tokens=self.prompt_tokens + later.prompt_tokens,
+            reused_tokens=self.reused_tokens + later.reused_tokens,
+            completion_tokens=self.completion_tokens + later.completion_tokens,
+            row_steps=self.row_steps + later.row_steps,
+            slot_steps=self.slot_steps + later.slot_steps,
+            waiting=later.waiting,
+            running=later.running,
+            retries=self.retries + later.retries,
+            smaller_batches=self.smaller_batches + later.smaller_batches,
+        )
+
 
 class GenerationStream(Protocol):
     """Requests go in at any time, answers come out as they are ready: a critique can start when its own draft has ended."""

@@ -117,6 +117,8 @@ class LocalEngine:
         self._exact = exact
         self._scheduler_name: SchedulerName = scheduler
         self._asked: dict[Row, tuple[GenerationRequest, LocalStream]] = {}
+        self._earlier = EngineStatistics()
+        """Of a scheduler that had to be given up."""
 
     @property
     def fingerprint(self) -> str:
@@ -142,7 +144,8 @@ class LocalEngine:
 
     def statistics(self) -> EngineStatistics:
         """What it has done so far. Scores are not counted."""
-        return self._scheduler.statistics() if "_scheduler" in self.__dict__ else EngineStatistics()
+        done = self._scheduler.statistics() if "_scheduler" in self.__dict__ else EngineStatistics()
+        return self._earlier + done
 
     def stream(self) -> LocalStream:
         """A stream of requests. Streams of one engine share its batches."""
@@ -166,7 +169,28 @@ class LocalEngine:
 
     def work(self) -> None:
         """For `LocalStream`: work until a row has ended, and put its answer into the inbox of whoever asked."""
-        row = next(self._scheduler.run())
+        try:
+            row = next(self._scheduler.run())
+        except EngineError as problem:
+            if not isinstance(self._scheduler, PagedScheduler) or self._scheduler_name != "auto":
+                raise
+            self._go_on_with_slots(self._scheduler, problem)
+        else:
+            self._deliver(row)
+
+    def _go_on_with_slots(self, paged: PagedScheduler, problem: EngineError) -> None:
+        """Continuous batching does not work on this machine after all: nothing that was written is lost."""
+        _log.warning("%s Going on with slots.", problem.problem)
+        paged.close()
+        self._earlier = paged.statistics()
+        self._scheduler = self._slots()
+        for row in list(self._asked):
+            if row.finish is None:
+                self._scheduler.add(row)
+            else:
+                self._deliver(row)
+
+    def _deliver(self, row: Row) -> None:
         request, stream = self._asked.pop(row)
         stream.inbox.append((stream.pending.pop(row), self._generation(row, request)))
 
@@ -213,19 +237,25 @@ class LocalEngine:
 
     @cached_property
     def _scheduler(self) -> Scheduler:
-        def ended(row: Row) -> bool:
-            return self._has_ended(row, self._asked[row][0])
-
-        forward, limits = self._forward, self._limits
-        automatic = self._scheduler_name == "auto" and forward.device.type == "cuda" and not limits.exact
+        automatic = self._scheduler_name == "auto" and self._forward.device.type == "cuda" and not self._limits.exact
         if automatic or self._scheduler_name == "paged":
             try:
-                return PagedScheduler(forward.model, ended, rows=self._max_batch, batch_tokens=self._batch_tokens)
+                return self._paged()
             except EngineError as problem:
                 if not automatic:
                     raise
                 _log.info("%s Going on with slots.", problem.problem)
-        return SlotScheduler(forward, limits, ended)
+        return self._slots()
+
+    def _paged(self) -> PagedScheduler:
+        model = self._forward.model
+        return PagedScheduler(model, self._row_has_ended, rows=self._max_batch, batch_tokens=self._batch_tokens)
+
+    def _slots(self) -> SlotScheduler:
+        return SlotScheduler(self._forward, self._limits, self._row_has_ended)
+
+    def _row_has_ended(self, row: Row) -> bool:
+        return self._has_ended(row, self._asked[row][0])
 
     @cached_property
     def _limits(self) -> BatchLimits:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from checkpoints import Architecture, make_checkpoint
 from naive import OpenTiny, conversations
 
-from cai.engines.base import GenerationRequest, SamplingParams, ScoreRequest
+from cai.engines.base import Generation, GenerationRequest, SamplingParams, ScoreRequest
 from cai.engines.local import LocalEngine
 from cai.errors import EngineError
 from cai.models.loading import load_model
@@ -44,6 +47,40 @@ def test_pages_write_what_slots_write_and_scores_in_between_change_nothing(
     assert dict(paged.score(questions)) == scores, "while rows are in work"
     assert first | dict(answers) == expected
     stream.close()
+
+
+def test_where_pages_break_an_automatic_engine_goes_on_with_slots(
+    open_tiny: OpenTiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = open_tiny("llama")
+    requests = [GenerationRequest(m, PARAMS[0], f"{n}") for n, m in enumerate(conversations(10, 12))]
+    expected = dict(LocalEngine(loaded).generate(requests))
+    broken = replace(loaded)
+    model = cast("Any", broken.model)
+    forward, calls = model.forward, 0
+
+    def unfit(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        if threading.current_thread() is not threading.main_thread():  # that of continuous batching
+            calls += 1
+            if calls > 5:
+                raise RuntimeError("no kernel image is available for execution on the device")
+        return forward(*args, **kwargs)
+
+    model.forward = unfit
+    try:
+        engine = LocalEngine(broken)
+        engine._scheduler = engine._paged()
+        assert dict(engine.generate(requests)) == expected
+        done = engine.statistics()
+        assert done.completion_tokens >= sum(
+            each.completion_tokens for each in expected.values() if isinstance(each, Generation)
+        )
+        assert "Going on with slots" in caplog.text
+        with pytest.raises(EngineError, match="no kernel image"):
+            list(LocalEngine(broken, scheduler="paged").generate(requests))
+    finally:
+        model.forward = forward
 
 
 def test_a_model_that_pages_cannot_run_is_refused_with_the_setting_to_change(tmp_path: Path) -> None:
