@@ -7,7 +7,10 @@ The same rows go three times through draft, critique and revision on a script, w
     run         the stage as `cai generate` does it: every call looked up and kept, records, outcomes, commits
 
 Processor time is what a row takes away from a model on the same cores; wall time holds the waiting for the disk besides. The
-share is that of a run at `--rows-per-second`, as if nothing went on beside each other. Smallest of several rounds, and spread.
+first share is that of a run at `--rows-per-second`, if nothing went on beside each other. Smallest of several rounds, spread.
+
+Then the same loop and store work beside a model that answers at that rate on a thread of its own, as one on a GPU or a
+server does: the second share is by how much longer the whole takes than the model alone.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import psutil
 import yaml
@@ -29,11 +36,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scale import SCRIPT, write_prompts
 
 from cai.config import read_config
-from cai.engines.base import GenerationRequest
+from cai.engines.base import GenerationRequest, GenerationResult, generate_all
+from cai.engines.scripted import ScriptedEngine
 from cai.engines.scripts import Script
 from cai.loop import run_loop
 from cai.pipeline import Inputs, open_session, read_inputs
 from cai.pipeline.generating import generate
+from cai.records import RecordKind
+from cai.store import MemoisedEngine, RunFolder
+
+STEP_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,7 @@ class Took:
     wall_us: float
 
 
-def measure(folder: Path, rows: int) -> dict[str, Took]:
-    """One round, in an empty folder."""
+def _inputs(folder: Path, rows: int) -> Inputs:
     write_prompts(folder / "prompts.jsonl", rows)
     (folder / "script.yaml").write_text(yaml.safe_dump(SCRIPT, sort_keys=False), encoding="utf-8")
     config = {
@@ -57,7 +68,12 @@ def measure(folder: Path, rows: int) -> dict[str, Took]:
         "holdout_share": 0.0,
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    inputs = read_inputs(read_config(folder / "run.yaml", (), {}).config)
+    return read_inputs(read_config(folder / "run.yaml", (), {}).config)
+
+
+def measure(folder: Path, rows: int) -> dict[str, Took]:
+    """One round, in an empty folder."""
+    inputs = _inputs(folder, rows)
     requests = _requests(inputs)
     took: dict[str, Took] = {}
 
@@ -90,6 +106,81 @@ def _requests(inputs: Inputs) -> list[GenerationRequest]:
     engine = script.engine(keep_asked=True)
     _exhaust(run_loop(inputs.training_items, inputs.constitution, engine, engine, config.loop, seed=config.seed))
     return [each for each in engine.asked if isinstance(each, GenerationRequest)]
+
+
+class PacedStream:
+    """Answers of a script, so many a second, from a thread that sleeps in between; implements `GenerationStream`."""
+
+    def __init__(self, engine: ScriptedEngine, calls_per_s: float) -> None:
+        self._engine = engine
+        self._interval_s = 1 / calls_per_s
+        self._asked: SimpleQueue[tuple[int, GenerationRequest] | None] = SimpleQueue()
+        self._answered: SimpleQueue[tuple[int, GenerationResult]] = SimpleQueue()
+        self._tickets = self._told = 0
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> int:
+        self._asked.put((self._tickets, request))
+        self._tickets += 1
+        return self._tickets - 1
+
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:  # noqa: ARG002
+        while self._told < self._tickets:
+            self._told += 1
+            yield self._answered.get()
+
+    def close(self) -> None:
+        self._asked.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        due_s = time.perf_counter()
+        while (asked := self._asked.get()) is not None:
+            ticket, request = asked
+            due_s = max(due_s, time.perf_counter() - STEP_S) + self._interval_s
+            if due_s - time.perf_counter() > STEP_S:  # a step of a model ends several answers
+                time.sleep(due_s - time.perf_counter())
+            self._answered.put((ticket, self._engine.answered(request)))
+
+
+class PacedEngine:
+    """A script that takes its time; implements `Engine`."""
+
+    def __init__(self, engine: ScriptedEngine, calls_per_s: float) -> None:
+        self._engine = engine
+        self._calls_per_s = calls_per_s
+        self.fingerprint, self.context_tokens = engine.fingerprint, engine.context_tokens
+        self.count_tokens, self.request_key = engine.count_tokens, engine.request_key
+        self.score, self.statistics = engine.score, engine.statistics
+
+    def stream(self) -> PacedStream:
+        return PacedStream(self._engine, self._calls_per_s)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
+        return generate_all(self, requests)
+
+
+def _paced(calls_per_s: float) -> PacedEngine:
+    return PacedEngine(Script.model_validate(SCRIPT).engine(), calls_per_s)
+
+
+def beside(folder: Path, rows: int, rows_per_s: float) -> tuple[float, float]:
+    """Wall seconds of a model alone that does `rows_per_s` rows of three calls, and of loop and store on top of it."""
+    inputs = _inputs(folder, rows)
+    requests, config = _requests(inputs), inputs.config
+    calls_per_s = rows_per_s * len(requests) / rows
+    began_s = time.perf_counter()
+    _exhaust(_paced(calls_per_s).generate(requests))
+    alone_s = time.perf_counter() - began_s
+    with RunFolder.open(folder / "beside") as run:
+        run.put_items(inputs.training_items)
+        began_s = time.perf_counter()
+        engine = MemoisedEngine(_paced(calls_per_s), run)
+        made = run_loop(inputs.training_items, inputs.constitution, engine, engine, config.loop, seed=config.seed)
+        while page := list(islice(made, 250)):
+            run.add_records(RecordKind.REVISION, page)
+        return alone_s, time.perf_counter() - began_s
 
 
 def _exhaust(rows: Iterator[object]) -> None:
@@ -125,6 +216,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"in all {overhead.cpu_us:.0f} us of processor, {overhead.wall_us:.0f} us of wall time a row: at "
         f"{wanted.rows_per_second:g} rows/s {overhead.cpu_us / per_row_us:.1%} and {overhead.wall_us / per_row_us:.1%}"
+    )
+    shares: list[float] = []
+    for _ in range(wanted.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            alone_s, with_all_s = beside(Path(folder), wanted.rows, wanted.rows_per_second)
+            shares.append(with_all_s / alone_s - 1)
+    shares.sort()
+    print(
+        f"beside a model at {wanted.rows_per_second:g} rows/s the whole takes {statistics.median(shares):+.1%} "
+        f"({shares[0]:+.1%} to {shares[-1]:+.1%}) of the model's own time"
     )
 
 

@@ -50,7 +50,10 @@ def test_memory_and_cost_of_a_row_are_measured_on_whole_runs(tmp_path: Path) -> 
     few = scale.measure(tmp_path / "scale", 300)
     assert few.rows == 300
     assert 20e6 < few.peak_bytes < 500e6
-    took = load("overhead").measure(tmp_path, 100)
+    overhead = load("overhead")
+    alone_s, with_all_s = overhead.beside(tmp_path / "scale", 60, 1000.0)
+    assert 0.04 < alone_s < with_all_s + 0.05
+    took = overhead.measure(tmp_path, 100)
     assert 0 < took["engine"].cpu_us < took["loop"].cpu_us < took["run"].cpu_us
 
 
