@@ -29,7 +29,7 @@ def test_after_two_hundred_kills_no_row_is_lost_or_doubled_and_all_files_are_the
         env=environment() | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=2400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -17,7 +17,7 @@ from constitution.messages import user
 ITEMS = 40
 KEYS = [f"{n:064d}" for n in range(3 * ITEMS)]
 UNREADABLE = FailureRecord(uid="p.jsonl:41", stage="read", cause="broken_json", detail="line 41")
-FLIPS = 250
+FLIPS = 200
 
 
 def build(folder: Path) -> bytes:
