@@ -3,7 +3,7 @@
 Knows token ids; knows no conversations. What a new row has in common with one that runs, or has just ended, is copied from its
 slot and not computed again: a critique goes on where its own draft ended, and all prompts share their system text. Each row's
 text depends on its own ids, parameters and noise seed, up to the rounding of the kernels; with `BatchLimits.exact` on nothing
-else at all, because a draw that rounding could decide is decided by logits computed for that row alone.
+else at all (`drawing`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from cai.engines.base import EngineStatistics, FinishReason, SamplingParams
+from cai.engines.base import EngineStatistics, FinishReason
+from cai.engines.drawing import Drawing
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.limits import BatchLimits
 from cai.engines.prefixes import common_prefix, group_by_prefix
 from cai.engines.rows import Row
-from cai.engines.sampling import draw, draw_settled, penalise, position_seed, vocabulary_hash
 from cai.engines.slots import SlotCache
 
 _REFILL_SHARE = 8
@@ -39,12 +38,6 @@ _LEAST_SHARED_TOKENS = 16
 
 _MOST_PADDING = 1.25
 """Rows of one prefill are chosen so that padding adds at most a quarter: on a CPU a padded token costs what a real one does."""
-
-SLACK_NATS = 4e-4
-"""How far log-probabilities in float32 may lie from those of the same row computed alone: eight times the largest difference
-seen on SmolLM2-135M (5e-5, with prompts of up to 900 tokens). It grows where a model shows that it is not enough."""
-
-_SLACK_OVER_SEEN = 8
 
 
 @dataclass(eq=False, slots=True)
@@ -96,8 +89,7 @@ class SlotScheduler:
         self._attempting: list[Row] = []
         self._ended: deque[Row] = deque()
         self._slots = self._empty_slots()
-        self._vocabulary: Tensor | None = None
-        self._slack_nats = SLACK_NATS
+        self.drawing = Drawing(forward, exact=limits.exact)
         self._prompt_tokens = self._reused_tokens = self._completion_tokens = 0
         self._row_steps = self._slot_steps = self._smaller_batches = 0
 
@@ -156,7 +148,7 @@ class SlotScheduler:
     def statistics(self) -> EngineStatistics:
         """Counters since the scheduler was made. May be asked from another thread."""
         return EngineStatistics(
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=self._prompt_tokens + self.drawing.computed_tokens,
             reused_tokens=self._reused_tokens,
             completion_tokens=self._completion_tokens,
             row_steps=self._row_steps,
@@ -266,7 +258,7 @@ class SlotScheduler:
         )
         self._prompt_tokens += sum(each.suffix for each in entrants)
         self._reused_tokens += sum(lengths)
-        self._append(rows, self._draw(logits_BV, rows))
+        self._append(rows, self.drawing.next_tokens(logits_BV, rows))
 
     def _place(self, entrant: _Entrant, heirs: dict[_Kept, Row]) -> None:
         """Give a row the first slot behind the running ones, with what its donor holds of it.
@@ -323,7 +315,7 @@ class SlotScheduler:
         logits_BV = forward.logits(ids_B1, places, mask=self._mask(), positions_BQ=self._slots.columns_BQ, cache=self._slots)
         self._row_steps += len(rows)
         self._slot_steps += self._limits.rows
-        self._append(rows, self._draw(logits_BV, rows))
+        self._append(rows, self.drawing.next_tokens(logits_BV, rows))
 
     def _mask(self) -> Any:
         forward = self._forward
@@ -346,42 +338,6 @@ class SlotScheduler:
         self._slots.reserve(slots, columns)
 
     # ---- tokens
-
-    def _draw(self, logits_BV: Tensor, rows: Sequence[Row]) -> list[int]:
-        if self._vocabulary is None or len(self._vocabulary) != logits_BV.shape[-1]:
-            self._vocabulary = vocabulary_hash(logits_BV.shape[-1], logits_BV.device)
-        kinds: dict[SamplingParams, list[int]] = {}
-        for position, row in enumerate(rows):
-            kinds.setdefault(row.params, []).append(position)
-        tokens = [0] * len(rows)
-        for params, positions in kinds.items():
-            some = [rows[position] for position in positions]
-            logits = logits_BV if len(positions) == len(rows) else logits_BV[positions]
-            for position, token in zip(positions, self._drawn(logits, params, some), strict=True):
-                tokens[position] = token
-        return tokens
-
-    def _drawn(self, logits_BV: Tensor, params: SamplingParams, rows: Sequence[Row]) -> list[int]:
-        assert self._vocabulary is not None
-        seeds = [position_seed(row.seed, len(row.generated)) for row in rows]
-        logits_BV = _penalised(logits_BV, params, rows)
-        if not self._limits.exact:
-            return cast("Any", draw(logits_BV, params, seeds, self._vocabulary)).tolist()
-        tokens_B, settled_B = draw_settled(logits_BV, params, seeds, self._vocabulary, self._slack_nats)
-        tokens: list[int] = cast("Any", tokens_B).tolist()
-        for place, settled in enumerate(cast("Any", settled_B).tolist()):
-            if not settled:
-                alone_1V = _penalised(self._alone(rows[place]), params, rows[place : place + 1])
-                tokens[place] = int(draw(alone_1V, params, seeds[place : place + 1], self._vocabulary))
-                apart = (logits_BV[place].log_softmax(-1) - alone_1V[0].log_softmax(-1)).abs().max()
-                self._slack_nats = max(self._slack_nats, _SLACK_OVER_SEEN * float(apart))
-        return tokens
-
-    def _alone(self, row: Row) -> Tensor:
-        """logits_1V of a row's next token as they are when nothing else is computed, and nothing is remembered."""
-        tokens = [*row.prompt, *row.generated]
-        self._prompt_tokens += len(tokens)
-        return self._forward.logits(torch.tensor([tokens]), ([0], [len(tokens) - 1]))
 
     def _append(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
         self._completion_tokens += len(rows)
@@ -437,10 +393,3 @@ class SlotScheduler:
 def _tokens(donor: _Donor) -> list[int]:
     """The tokens whose keys and values lie in a slot: a row's newest has not gone through the model."""
     return donor.tokens if isinstance(donor, _Kept) else [*donor.prompt, *donor.generated[:-1]]
-
-
-def _penalised(logits_BV: Tensor, params: SamplingParams, rows: Sequence[Row]) -> Tensor:
-    if params.repetition_penalty == 1.0:
-        return logits_BV
-    seen = [torch.tensor(sorted({*row.prompt, *row.generated}), device=logits_BV.device) for row in rows]
-    return penalise(logits_BV, seen, params.repetition_penalty)

@@ -14,6 +14,7 @@ import torch
 from checkpoints import make_checkpoint
 
 from cai.lab.suite import LabSuite
+from cai.models.loading import load_model
 from cai.models.spec import ModelSpec
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
@@ -94,3 +95,10 @@ def test_the_bandwidth_limit_counts_weights_once_and_keys_of_every_row() -> None
     bound = benchmark.Limit(10_000, 10, rows_together=4, context_tokens=250, bandwidth_bytes_per_s=200_000)
     assert bound.bytes_per_step == 20_000
     assert bound.tokens_per_s == 40
+
+
+def test_texts_in_float32_are_the_same_in_any_batch_and_the_difference_that_there_is_is_found(tmp_path: Path) -> None:
+    loaded = load_model(ModelSpec(name=str(make_checkpoint(tmp_path / "model")), dtype="float32", device="cpu"))
+    found = load("same_texts").measure(loaded, (2, 8), answers=8, max_tokens=12)
+    assert found.same == found.answers == 8
+    assert 0.0 < found.largest_nats < 1e-4

@@ -97,7 +97,7 @@ def test_draws_that_rounding_may_decide_are_decided_alone(opened: Opened, archit
     generations, _ = asked(architecture, 6)
     expected = dict(LocalEngine(loaded).generate(generations))
     engine = LocalEngine(loaded)
-    cast("SlotScheduler", engine._scheduler)._slack_nats = 1e3
+    cast("SlotScheduler", engine._scheduler).drawing.slack_nats = 1e3
     assert dict(engine.generate(generations)) == expected
 
 

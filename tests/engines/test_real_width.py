@@ -9,7 +9,8 @@ import pytest
 from naive import text_of_words
 
 from cai.engines.base import Generation, GenerationRequest, SamplingParams
-from cai.engines.decoding import SLACK_NATS, SlotScheduler
+from cai.engines.decoding import SlotScheduler
+from cai.engines.drawing import SLACK_NATS
 from cai.engines.local import LocalEngine
 from cai.models.embedded import packaged_gguf
 from cai.models.loading import load_model
@@ -38,4 +39,4 @@ def test_the_embedded_model_writes_the_same_alone_and_among_others() -> None:
     alone = {number: dict(engine.generate([request]))[0] for number, request in enumerate(requests)}
     assert alone == together
     assert all(isinstance(each, Generation) for each in alone.values())
-    assert cast("SlotScheduler", engine._scheduler)._slack_nats == SLACK_NATS, "what was decided alone differed by less"
+    assert cast("SlotScheduler", engine._scheduler).drawing.slack_nats == SLACK_NATS, "what was decided alone differed by less"
