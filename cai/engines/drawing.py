@@ -15,7 +15,7 @@ from cai.engines.sampling import draw, draw_settled, penalise, position_seed, vo
 
 SLACK_NATS = 4e-4
 """How far log-probabilities in float32 may lie from those of the same row computed alone: eight times the largest difference
-seen on SmolLM2-135M, 5e-5 (`examples/benchmarks/same_texts.py` looks for it). It grows where a model shows that this is little."""
+seen on SmolLM2-135M, 5e-5 (`examples/benchmarks/same_texts.py` looks for it). It grows where a model needs more."""
 
 _SLACK_OVER_SEEN = 8
 

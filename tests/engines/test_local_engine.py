@@ -117,6 +117,43 @@ def test_an_answer_ends_before_the_first_stop_text(open_tiny: OpenTiny, data: st
     assert stopped.finish_reason is FinishReason.STOP
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_with_stop_texts_as_many_tokens_are_written_as_transformers_writes(
+    open_tiny: OpenTiny, architecture: Architecture
+) -> None:
+    """Its own criterion ends the answer at the token that completes a stop text; ours too, and leaves the text out."""
+    loaded = open_tiny(architecture)
+    engine, tokenizer = LocalEngine(loaded), loaded.tokenizer
+    compared = 0
+    for number, messages in enumerate(conversations(12)):
+        request = GenerationRequest(messages, GREEDY, "k")
+        whole = answer(engine, request).text
+        stops = [whole[place : place + 3] for place in (2 + number, 5 + number)]
+        if not all(stop.isascii() and len(stop) == 3 for stop in stops):
+            continue  # a random model writes bytes that are no text, which theirs cannot look for
+        compared += 1
+        prompt = torch.tensor([tokenizer.encode_chat(messages)])
+        written = (
+            cast("Any", loaded.model)
+            .generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=24,
+                stop_strings=stops,
+                tokenizer=cast("Any", tokenizer).tokenizer,
+                eos_token_id=sorted(tokenizer.stop_ids),
+                pad_token_id=0,
+            )[0, prompt.shape[1] :]
+            .tolist()
+        )
+        stopped = answer(engine, replace(request, params=GREEDY.model_copy(update={"stop": tuple(stops)})))
+        assert stopped.completion_tokens == len(written) < 24
+        theirs = tokenizer.decode(written)
+        assert stopped.text == theirs[: min(theirs.index(stop) for stop in stops if stop in theirs)]
+    assert compared >= 3
+
+
 def test_a_stop_text_saves_the_tokens_after_it(open_tiny: OpenTiny) -> None:
     engine = LocalEngine(open_tiny("llama"))
     request = GenerationRequest((user("Check"),), SamplingParams(max_tokens=30), "stop")
