@@ -13,8 +13,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/installed-dev
+# Quantised weights apart: with their packages at hand, every import of peft is slower and says what it could not load.
+test-slow: $(VENV)/installed-dev $(VENV)/quantised
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	PYTHONPATH=$(VENV)/quantised $(BIN)/python -m pytest tests/models/test_quantization.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -35,6 +37,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[embedded,dev]"
+	@touch $@
+
+$(VENV)/quantised: $(VENV)/installed-dev
+	@rm -rf $@
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps --target $@ bitsandbytes torchao
 	@touch $@
 
 clean:
