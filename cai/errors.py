@@ -77,6 +77,10 @@ class StoreError(CaiError):
     """A run folder that is locked, foreign, corrupt or cannot be written."""
 
 
+class FolderInUse(StoreError):
+    """A run folder that another process works in: one may wait for it."""
+
+
 class TrainingError(CaiError):
     """Training data or settings that cannot be trained on."""
 

@@ -20,6 +20,7 @@ from constitution.schema import Principle
 
 KEEP_VERDICT = NOTHING_TO_CHANGE.rstrip(".")
 FAULT_VERDICT = FAULT
+NOT_A_NUMBER = RequestFailure("not_a_number", "the judging model computes no number for a probability (NaN)")
 NO_ODDS = RequestFailure("no_odds", "the judging model gives one of the verdicts no probability at all")
 
 
@@ -50,12 +51,13 @@ def judge(
     Args:
         engine: The model that judges.
         asked: What to judge.
-        ground_tokens: Longest ground, in tokens; a judge that comes to no verdict by then is scored where it stopped.
+        ground_tokens: Longest ground, in tokens; a judge that comes to no verdict by then is scored where it stopped. 0: the
+            verdict is asked for at once, also where a ground is known.
         on_done: Called with (calls answered, calls in all).
     """
-    grounds: list[str | RequestFailure | None] = [each.ground for each in asked]
+    grounds: list[str | RequestFailure | None] = [each.ground if ground_tokens else "" for each in asked]
     open_rows = [i for i, ground in enumerate(grounds) if ground is None]
-    params = SamplingParams(temperature=0.0, max_tokens=ground_tokens, stop=(KEEP_VERDICT, FAULT_VERDICT))
+    params = SamplingParams(temperature=0.0, max_tokens=max(1, ground_tokens), stop=(KEEP_VERDICT, FAULT_VERDICT))
     requests = [
         GenerationRequest(
             messages=render_critique(asked[i].principle, asked[i].conversation, asked[i].reply),
@@ -79,7 +81,8 @@ def judge(
         else:
             keep, fault = result.logps
             odds = keep - fault
-            outcomes[row] = VerdictOdds(odds, str(grounds[row])) if math.isfinite(odds) else NO_ODDS
+            missing = NOT_A_NUMBER if math.isnan(keep) or math.isnan(fault) else NO_ODDS
+            outcomes[row] = VerdictOdds(odds, str(grounds[row])) if math.isfinite(odds) else missing
         done += 1
         if on_done:
             on_done(done, total)

@@ -1,7 +1,8 @@
 """Principles and conversations → the messages a model is asked with.
 
 What many requests share comes first (the conversation, the reply, the fixed instruction), and the principle comes last, so that
-an engine can compute a shared prefix once. Replies and prompts are data: they are put in as they are, never rendered.
+an engine can compute a shared prefix once. Replies and prompts are data: they are put in as they are, never rendered. Who
+judges reads tools, calls and results as text (`constitution.tool_text`), whatever the chat template knows of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import lru_cache
 from constitution.messages import Conversation, Message, assistant, user
 from constitution.schema import Demonstration, Principle
 from constitution.templating import render_prompt, render_text
+from constitution.tool_text import as_text
 
 NOTHING_TO_CHANGE = "Nothing to change."
 FAULT = "Fault:"
@@ -63,14 +65,14 @@ def _revision_prompt(revision_request: str) -> str:
 
 def render_critique(principle: Principle, conversation: Conversation, reply: str) -> Conversation:
     """The request for a critique of `reply`, the answer to the last turn of `conversation`. Demonstrations come first."""
-    turns = (*conversation, assistant(reply), user(critique_request(principle)))
+    turns = (*as_text(conversation), assistant(reply), user(critique_request(principle)))
     return _with_demonstrations(principle, turns, revising=False)
 
 
 def render_revision(principle: Principle, conversation: Conversation, reply: str, critique: str) -> Conversation:
     """The request for a revision of `reply` in the light of `critique`: it goes on from the critique's own conversation."""
     turns = (
-        *conversation,
+        *as_text(conversation),
         assistant(reply),
         user(critique_request(principle)),
         assistant(critique),
@@ -88,11 +90,18 @@ def render_direct_revision(principle: Principle, conversation: Conversation, rep
         if each.revision is not None
         for message in (user(each.prompt), assistant(each.draft), request, assistant(each.revision))
     )
-    return _after_system(shown, (*conversation, assistant(reply), request))
+    return _after_system(shown, (*as_text(conversation), assistant(reply), request))
 
 
 def render_comparison(
-    principle: Principle, conversation: Conversation, first: str, second: str, labels: tuple[str, str] = LETTERS
+    principle: Principle,
+    conversation: Conversation,
+    first: str,
+    second: str,
+    labels: tuple[str, str] = LETTERS,
+    *,
+    reasoned: bool = False,
+    arguments: tuple[str, str] = ("", ""),
 ) -> Conversation:
     """Ask which of two answers follows the principle better; `first` is A. The judge's turn begins with `COMPARISON_PREFIX`.
 
@@ -102,11 +111,13 @@ def render_comparison(
         first: The answer called `labels[0]`.
         second: The answer called `labels[1]`.
         labels: Two letters, or two digits.
+        reasoned: Ask for reasons before the letter; what the judge says comes before `COMPARISON_PREFIX`.
+        arguments: What was said for the first and for the second answer, each as one line; both empty: there was no debate.
     """
     text = render_prompt(
         "comparison",
         {
-            "conversation": render_plain(conversation).strip(),
+            "conversation": render_plain(as_text(conversation)).strip(),
             "label_a": labels[0],
             "label_b": labels[1],
             "label_kind": "letter" if labels[0].isalpha() else "number",
@@ -114,13 +125,69 @@ def render_comparison(
             "reply_b": second,
             "principle": principle_text(principle),
             "preference_question": _request(principle, principle.preference_question, DEFAULT_PREFERENCE_QUESTION),
+            "reasoned": "yes" if reasoned else "",
+            "arguments_a": _one_line(arguments[0]),
+            "arguments_b": _one_line(arguments[1]),
         },
     )
     return (user(text),)
 
 
+def render_argument(
+    principle: Principle, conversation: Conversation, reply: str, other: str, said: Sequence[tuple[str, str]] = ()
+) -> Conversation:
+    """Ask for an argument that `reply` is better than `other` by a principle (debate, arXiv 1805.00899).
+
+    No reply has a letter or a number here, so that one argument serves both orders of the comparison.
+
+    Args:
+        principle: The rule.
+        conversation: What the replies answer.
+        reply: The one to speak for.
+        other: The one to speak against.
+        said: By turn of the debate, what was said for `reply` and for `other`; then it is a rebuttal that is asked for.
+    """
+    lines = [
+        f"For {name}: {_one_line(text) or 'nothing'}"
+        for turn in said
+        for name, text in zip(("this reply", "the other reply"), turn, strict=True)
+    ]
+    values = {
+        "conversation": render_plain(as_text(conversation)).strip(),
+        "reply": reply,
+        "other": other,
+        "principle": principle_text(principle),
+        "preference_question": _request(principle, principle.preference_question, DEFAULT_PREFERENCE_QUESTION),
+        "said": "\n".join(lines),
+    }
+    return (user(render_prompt("argument", values)),)
+
+
+def _one_line(text: str) -> str:
+    """An argument can then not pretend to be another part of the prompt."""
+    return " ".join(text.split())
+
+
+def render_yes_no(principle: Principle, conversation: Conversation, reply: str) -> Conversation:
+    """Ask whether `reply`, the answer to the last turn of `conversation`, follows a principle: yes or no."""
+    question = render_prompt("yes_no", {"principle": principle_text(principle)})
+    return (*as_text(conversation), assistant(reply), user(question))
+
+
+def render_contrast(principle: Principle, conversation: Conversation, *, follow: bool) -> Conversation:
+    """The conversation with a request, at its end, to follow a principle in the reply, or to go against it."""
+    conversation = as_text(conversation)
+    last = conversation[-1]
+    values = {
+        "request": last.content,
+        "principle": principle_text(principle),
+        "follow": "yes" if follow else "",
+    }
+    return (*conversation[:-1], last.model_copy(update={"content": render_prompt("contrast", values)}))
+
+
 def render_plain(conversation: Sequence[Message]) -> str:
-    """A conversation as plain text for base models, each turn as blank line, speaker, colon, text."""
+    """A conversation without tools as plain text for base models, each turn as blank line, speaker, colon, text."""
     return "".join(f"\n\n{PLAIN_SPEAKERS[message.role]}: {message.content}" for message in conversation)
 
 

@@ -6,6 +6,7 @@ an error instead of a silent win of the last one.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import os
@@ -66,6 +67,22 @@ def read_config(path: Path | None, flags: Sequence[str] = (), environment: Mappi
     if problems or config is None:
         raise ProblemList(f"the configuration{f' {path}' if path else ''} cannot be used:", problems)
     return ReadConfig(config, values.origins)
+
+
+def changed_config(tree: Mapping[str, Any], flags: Sequence[str]) -> RunConfig:
+    """A configuration that is known as values, with some of them set otherwise.
+
+    Raises:
+        ProblemList: With every problem found.
+    """
+    values = Values(tree=copy.deepcopy(dict(tree)))
+    problems = put_flags(values, flags)
+    if not problems:
+        try:
+            return RunConfig.model_validate(values.tree)
+        except ValidationError as error:
+            problems = _explain(error, values.origins)
+    raise ProblemList("this configuration cannot be used:", problems)
 
 
 def read_section(kind: type[Section], section: str, flags: Sequence[str]) -> Section:

@@ -7,14 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cai.data.filters import FilterRules
+from cai.config.tracking import TrackingSettings
+from cai.data.filters.settings import FilterRules
+from cai.data.front_matter import LANGUAGE, LICENCE
 from cai.data.prompts import PromptsSource
 from cai.engines.opening import SchedulerName
 from cai.evaluation.settings import EvaluationSettings
 from cai.labels.settings import LabelSettings
 from cai.loop.settings import LoopSettings
 from cai.models.spec import ModelSpec
-from cai.training.settings import DPOSettings, SFTSettings
+from cai.review.settings import ReviewSettings
+from cai.rl.settings import RLSettings
+from cai.training.settings import DPOSettings, RewardSettings, SFTSettings
+from constitution.nearest import nearest
 
 
 class LabSettings(BaseModel):
@@ -47,7 +52,8 @@ class EngineSettings(BaseModel):
         bool | None,
         Field(
             description="An answer does not depend, even in a near-tie, on what else is asked: a re-run after an edit equals a "
-            "fresh one. Needs `dtype: float32`, whose rounding is small enough; null: just there."
+            "fresh one. Needs `dtype: float32`, whose rounding is small enough. null: there, texts, and scores to 1e-4 nats, "
+            "which share what their prompts have in common; true: scores to the last bit as well, each computed alone."
         ),
     ] = None
     scheduler: Annotated[
@@ -84,20 +90,49 @@ class RunConfig(BaseModel):
     loop: LoopSettings = LoopSettings()
     labels: LabelSettings = LabelSettings()
     filters: FilterRules = FilterRules()
+    review: ReviewSettings = ReviewSettings()
     sft: Annotated[SFTSettings | None, Field(description="Supervised fine-tuning on the revisions before DPO; null: none.")] = (
         None
     )
     dpo: Annotated[DPOSettings | None, Field(description="Preference training; null: none.")] = DPOSettings()
+    rl: Annotated[RLSettings, Field(description="Online optimisation against a reward, for `cai rl`.")] = RLSettings()
+    reward: Annotated[
+        RewardSettings | None, Field(description="A reward model of the pairs, which `cai reward` trains; null: none.")
+    ] = None
     evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
     export_format: Annotated[Literal["jsonl", "parquet", "both"], Field(description="Files of the data sets.")] = "jsonl"
     export_rows_per_file: Annotated[
         int | None,
         Field(ge=1, description="Most rows of a file; more go to `sft-00001-of-00003.jsonl` …; null: one file."),
     ] = None
+    export_licence: Annotated[
+        str | None,
+        Field(
+            pattern=LICENCE,
+            description="Licence of the data sets, as the hub names it (`apache-2.0`, `cc-by-4.0`, `other`); null: the "
+            "card says that nobody has said.",
+        ),
+    ] = None
+    export_languages: Annotated[
+        tuple[Annotated[str, Field(pattern=LANGUAGE)], ...],
+        Field(description="Languages of the data sets, as ISO 639 codes (`en`), for the card."),
+    ] = ()
 
     @property
     def feedback_or_policy(self) -> ModelSpec:
         return self.feedback or self.policy
+
+    @property
+    def labellers(self) -> tuple[ModelSpec, ...]:
+        """The models that label."""
+        return self.labels.models or (self.feedback_or_policy,)
+
+    @property
+    def models(self) -> dict[str, ModelSpec]:
+        """Role → model."""
+        named = {f"labeller {number}": spec for number, spec in enumerate(self.labels.models, start=1)}
+        return {"policy": self.policy, "feedback": self.feedback_or_policy, **named}
 
     @model_validator(mode="after")
     def _one_source_of_prompts(self) -> RunConfig:
@@ -106,7 +141,19 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _two_samples_are_drawn(self) -> RunConfig:
-        if self.labels.candidates == "two_samples" and self.loop.replicas < 2:
-            raise ValueError("`labels.candidates: two_samples` needs `loop.replicas: 2` or more")
+    def _detectors_look(self) -> RunConfig:
+        switches = [name for name, each in FilterRules.model_fields.items() if isinstance(each.default, bool | str)]
+        for name in self.review.detectors:
+            if name not in switches:
+                near = nearest(name, switches)
+                told = f"; did you mean {near!r}?" if near else f"; there are {', '.join(switches)}"
+                raise ValueError(f"`review.detectors`: no rule {name!r} in `filters`{told}")
+            if self.filters.action(name) == "off":
+                raise ValueError(f"`review.detectors`: the rule {name!r} is off; write `filters.{name}: flag`")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_drawn(self) -> RunConfig:
+        if self.labels.candidates == "samples" and self.loop.replicas < 2:
+            raise ValueError("`labels.candidates: samples` needs `loop.replicas: 2` or more")
         return self
