@@ -3,18 +3,25 @@
 from cai.store.calls import StoredCall, Usage
 from cai.store.canonical import canonical_json, fingerprint
 from cai.store.files import atomic_file, write_bytes_atomically
+from cai.store.manifest import MANIFEST_VERSION
 from cai.store.memo import LASTING_FAILURES, MemoisedEngine
-from cai.store.run_folder import MANIFEST_VERSION, PROGRAM, RunFolder, StageResult, WrittenFile
+from cai.store.record_table import RecordKey
+from cai.store.run_folder import PROGRAM, RunFolder
+from cai.store.stage_table import StageResult, WrittenFile
+from cai.store.verdict_file import REVIEW_NAME, VerdictFile
 
 __all__ = [
     "LASTING_FAILURES",
     "MANIFEST_VERSION",
     "PROGRAM",
+    "REVIEW_NAME",
     "MemoisedEngine",
+    "RecordKey",
     "RunFolder",
     "StageResult",
     "StoredCall",
     "Usage",
+    "VerdictFile",
     "WrittenFile",
     "atomic_file",
     "canonical_json",

@@ -15,7 +15,7 @@ from cai.errors import StoreError
 from cai.store.checksums import row_checksum
 from cai.store.database import Database
 
-COMMIT_SECONDS = 1.0
+COMMIT_SECONDS = 0.5
 """A finished call waits no longer than this for its commit, also while the engine computes the next batch."""
 
 KEYS_PER_QUERY = 500
@@ -122,10 +122,10 @@ class CallTable:
             StoreError: If a commit in the background failed since the last call.
         """
         with self._lock:
+            self._waiting |= {call.key: call for call in calls}
             if self._late_problem is not None:
                 problem, self._late_problem = self._late_problem, None
                 raise problem
-            self._waiting |= {call.key: call for call in calls}
             if self._waiting and self._timer is None:
                 self._timer = threading.Timer(COMMIT_SECONDS, self._flush_late)
                 self._timer.daemon = True

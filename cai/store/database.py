@@ -1,4 +1,4 @@
-"""The SQLite file of a run: schema, durable transactions, and errors a user can act on.
+"""A SQLite file of a run folder: schema, durable transactions, and errors a user can act on.
 
 Knows SQLite; knows no records. WAL with `synchronous=FULL`: what a commit has returned from survives a kill and a power cut.
 """
@@ -6,7 +6,9 @@ Knows SQLite; knows no records. WAL with `synchronous=FULL`: what a commit has r
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai.errors import StoreError
-from cai.store.files import RESUME_HINT
-from cai.store.schema import APPLICATION_ID, SCHEMA_VERSION, create_schema, migrate, missing_rules
+from cai.store.files import PART_SUFFIX, RESUME_HINT
+from cai.store.schema import RUN_SCHEMA, Schema
 
 READS_BESIDE_A_WRITER = 20
+LOCK_PATIENCE_S = 30.0
+LOCK_POLL_S = 0.01
 
 Read = TypeVar("Read")
 
@@ -42,13 +46,15 @@ class Database:
         path: The file; made, with the schema, when it is missing or empty.
         read_only: Open without writing anything, also while another process writes. The file must exist.
         checked: Look through the whole file first (3 s for half a GB). Without, damage is found where it is read, if at all.
+        schema: Its tables; those of `run.sqlite`.
 
     Raises:
         StoreError: If the file is corrupt, another program's, or of a newer version.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, checked: bool = True) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, checked: bool = True, schema: Schema = RUN_SCHEMA) -> None:
         self.path = path
+        self._schema = schema
         self._lock = threading.RLock()
         self._depth = 0
         self._owner = 0
@@ -91,21 +97,26 @@ class Database:
     def attached(self, path: Path) -> Generator[sqlite3.Connection]:
         """The database of another run beside this one, as `other`, for reading. Not inside a transaction.
 
+        One of an earlier schema is read as a copy that was brought to this one; the file stays as it is.
+
         Raises:
-            StoreError: If it is of another schema.
+            StoreError: If it is damaged, another program's or of a newer version.
         """
-        with self._lock, self._errors():
-            self._connection.execute("ATTACH DATABASE ? AS other", (_read_only_address(path),))
+        with self._lock, self._errors(), _as_of_now(path, self._schema) as address:
+            self._connection.execute("ATTACH DATABASE ? AS other", (address,))
             try:
-                version = self._connection.execute("PRAGMA other.user_version").fetchone()[0]
-                if version != SCHEMA_VERSION:
-                    raise StoreError(
-                        f"{path}: of schema {version}; this version writes schema {SCHEMA_VERSION}.",
-                        "Run the command that made it once more: the file is brought to this version.",
-                    )
                 yield self._connection
             finally:
                 self._connection.execute("DETACH DATABASE other")
+
+    def copy_to(self, path: Path) -> None:
+        """The whole database as it is open, in another file."""
+        with self._lock, self._errors():
+            copy = _opened(path.resolve().as_uri())
+            try:
+                self._connection.backup(copy)
+            finally:
+                copy.close()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
@@ -116,7 +127,7 @@ class Database:
         """Tables, indices and triggers that are not as this version makes them, and rows that belong to nothing."""
         orphans = self.query('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY "table"')
         with self._lock, self._errors():
-            changed = self._settled(lambda: missing_rules(self._connection))
+            changed = self._settled(lambda: self._schema.missing_rules(self._connection))
         return [f"the definition of {name} was changed by hand" for name in changed] + [
             f"{count} rows of {table} belong to nothing" for table, count in orphans
         ]
@@ -148,37 +159,65 @@ class Database:
         if version == 0 and read_only:
             raise StoreError(f"{self.path}: the run has not begun; there is nothing to read.", "Start it with `cai run`.")
         if not read_only:
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._log_ahead()
             self._connection.execute("PRAGMA synchronous = FULL")
         if version and checked:
             self._check()
-        if version < SCHEMA_VERSION:
+        if version < self._schema.version:
             if read_only:
                 self._connection, self._seen = _copy_in_memory(self._connection), None
-            self._upgrade(version)
+            elif version:
+                self._keep_copy(version)
+            self._upgrade()
         if not read_only:
-            if rules := missing_rules(self._connection):
+            if rules := self._schema.missing_rules(self._connection):
                 raise self._corrupt(f"somebody changed the definition of {', '.join(rules[:3])}")
             self._connection.execute("PRAGMA foreign_keys = ON")
 
+    def _log_ahead(self) -> None:
+        """Turn the write-ahead log on. SQLite does not wait here for others who do the same to a new file: so we do."""
+        give_up = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(LOCK_POLL_S)
+            else:
+                return
+
     def _version(self) -> int:
         """Of the schema; 0 for a file with nothing in it yet."""
-        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application, version, tables = self._header()
         # A process killed while it made the file leaves an empty one: it is made anew, nothing is lost.
         if application == 0 and version == 0 and tables == 0:
             return 0
-        if application != APPLICATION_ID:
+        if application != self._schema.application_id:
             raise StoreError(f"{self.path}: a database, but not one of this program.", "Choose another run folder.")
-        if version > SCHEMA_VERSION:
+        if version > self._schema.version:
             raise StoreError(
-                f"{self.path}: written by a newer version of this program (schema {version}; this one knows {SCHEMA_VERSION}).",
+                f"{self.path}: written by a newer version of this program "
+                f"(schema {version}; this one knows {self._schema.version}).",
                 "Upgrade with `pip install -U constitution-cai`, or choose another run folder.",
             )
         if version < 1:
             raise self._corrupt(f"it says that its schema is {version}")
         return version
+
+    def _header(self) -> tuple[int, int, int]:
+        """Application, version of the schema, number of tables, all of one moment: another process may be making the file."""
+        inside = self._connection.in_transaction
+        if not inside:
+            self._connection.execute("BEGIN")
+        try:
+            application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            if not inside:
+                self._connection.execute("ROLLBACK")
+        return application, version, tables
 
     def _check(self) -> None:
         # Not the quick check: whether indices agree with their tables is what finds a byte flipped in a key or in the ledger.
@@ -186,14 +225,25 @@ class Database:
         if problem != "ok":
             raise self._corrupt(str(problem))
 
-    def _upgrade(self, version: int) -> None:
+    def _keep_copy(self, version: int) -> None:
+        """The file as it is, beside it: whoever goes back to the version that wrote it finds it there."""
+        kept = self.path.with_name(f"{self.path.stem}-schema-{version}{self.path.suffix}")
+        part = kept.with_name(f".{kept.name}{PART_SUFFIX}")
+        part.unlink(missing_ok=True)
+        self.copy_to(part)
+        part.replace(kept)
+
+    def _upgrade(self) -> None:
         """Make the schema, or bring that of an earlier version here: all of it or nothing."""
+        version = 0
         try:
             with self.transaction() as connection:
+                version = self._version()  # once more: another process may have done it meanwhile
                 if version == 0:
-                    create_schema(connection)
-                else:
-                    migrate(connection, version)
+                    self._schema.create(connection)
+                elif version < self._schema.version:
+                    assert self._schema.migrate is not None, "there is no earlier version of this schema"
+                    self._schema.migrate(connection, version)
         except sqlite3.IntegrityError as error:
             raise self._corrupt(f"schema {version}, and its ledger does not balance: {error}") from error
 
@@ -235,9 +285,25 @@ class Database:
         aside = self.path.with_name(f"{self.path.stem}-broken{self.path.suffix}")
         return StoreError(
             f"{self.path}: the database is damaged ({problem.splitlines()[0]}). Nothing was changed or deleted.",
-            f"To save finished model calls: `sqlite3 {self.path} .recover | sqlite3 {aside}`. "
+            f"To save {self._schema.holds}: `sqlite3 {self.path} .recover | sqlite3 {aside}`. "
             f"To begin anew: move {self.path} and {self.path}-wal elsewhere, then run the same command.",
         )
+
+
+@contextmanager
+def _as_of_now(path: Path, schema: Schema) -> Generator[str]:
+    """The address of a database for reading; of an earlier schema: that of a copy on the disk, for as long as the block."""
+    opened = Database(path, read_only=True, checked=False, schema=schema)
+    try:
+        if opened.stored_version == schema.version:
+            yield _read_only_address(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="cai-earlier-schema-") as folder:
+            copy = Path(folder) / path.name
+            opened.copy_to(copy)
+            yield _read_only_address(copy)
+    finally:
+        opened.close()
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -249,7 +315,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _opened(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(address, uri=True, timeout=LOCK_PATIENCE_S, isolation_level=None, check_same_thread=False)
     # A flipped byte may leave what is no UTF-8: the row's checksum finds it, not an error that takes all rows with it.
     connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     return connection

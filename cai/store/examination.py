@@ -14,22 +14,27 @@ from typing import Any, Literal, TypeAlias, cast
 
 from cai.errors import StoreError
 from cai.records import (
-    EVALUATION,
+    EVALUATIONS,
     RECORD_VERSION,
     FailureRecord,
+    FindingRecord,
     Outcome,
     PreferenceRecord,
     RecordKind,
     RevisionRecord,
     Stage,
+    UndecidedRecord,
 )
 from cai.store.canonical import fingerprint
 from cai.store.checksums import file_sha256
-from cai.store.files import PART_SUFFIX
+from cai.store.leftovers import part_files
 from cai.store.lock import HOLDER_NAME, Holder
+from cai.store.manifest import MANIFEST_CHECKSUM, MANIFEST_NAME, MANIFEST_VERSION
 from cai.store.memo import read_generation, read_scores
-from cai.store.run_folder import MANIFEST_CHECKSUM, MANIFEST_NAME, MANIFEST_VERSION, PROGRAM, RunFolder, WrittenFile
-from cai.store.schema import SCHEMA_VERSION
+from cai.store.run_folder import PROGRAM, RunFolder
+from cai.store.schema import RUN_SCHEMA
+from cai.store.stage_table import WrittenFile
+from cai.store.verdict_file import VerdictFile
 
 Level: TypeAlias = Literal["damage", "note"]
 
@@ -101,6 +106,7 @@ def examine(folder: Path) -> Examination:
             ("records", _records),
             ("ledger", _ledger),
             ("files", _files),
+            ("verdicts", _verdicts),
             ("manifest", _manifest),
             ("versions", _versions),
         )
@@ -124,8 +130,8 @@ def _database(run: RunFolder) -> Check:
         )
         for broken in run.broken_rules()
     ]
-    if run.schema_version < SCHEMA_VERSION:
-        told = f"run.sqlite has schema {run.schema_version}; this version writes {SCHEMA_VERSION}."
+    if run.schema_version < RUN_SCHEMA.version:
+        told = f"run.sqlite has schema {run.schema_version}; this version writes {RUN_SCHEMA.version}."
         findings.append(Finding("note", told, f"Nothing by hand: it is brought there when you {AGAIN}."))
     return Check("database", f"schema {run.schema_version}, every page and index agree", tuple(findings))
 
@@ -160,7 +166,9 @@ def _records(run: RunFolder) -> Check:
     kinds = {
         RecordKind.REVISION: RevisionRecord,
         RecordKind.PREFERENCE: PreferenceRecord,
+        RecordKind.UNDECIDED: UndecidedRecord,
         RecordKind.FAILURE: FailureRecord,
+        RecordKind.FINDING: FindingRecord,
     }
     for kind, model in kinds.items():
         if damaged := run.damaged(kind):
@@ -173,7 +181,7 @@ def _records(run: RunFolder) -> Check:
         if newer:
             told = f"{_count(newer, f'{kind} record')} of a newer version than {RECORD_VERSION}."
             findings.append(Finding("damage", told, "Upgrade with `pip install -U constitution-cai`."))
-    if damaged := run.damaged(EVALUATION):
+    if damaged := sum(map(run.damaged, EVALUATIONS)):
         findings.append(Finding("damage", f"{_count(damaged, 'evaluation')} not as written.", mend))
     counts["input row"] = sum(1 for _ in run.items()) + sum(1 for _ in run.read_failures())
     return Check("records", ", ".join(f"{kind} {count:,}" for kind, count in counts.items() if count), tuple(findings))
@@ -238,6 +246,12 @@ def _is_trained(run: RunFolder, stage: Stage) -> bool:
         return True
 
 
+def _verdicts(run: RunFolder) -> Check:
+    with VerdictFile.look_at(run.path) as verdicts:
+        count = sum(1 for _ in verdicts.history())
+    return Check("verdicts", f"{count:,} by people" if count else "none")
+
+
 def _manifest(run: RunFolder) -> Check:
     anew = f"Move {run.path / MANIFEST_NAME} elsewhere and {AGAIN}: it is written anew."
     try:
@@ -261,11 +275,16 @@ def _versions(run: RunFolder) -> Check:
     findings: list[Finding] = []
     version = manifest.get("version", MANIFEST_VERSION)
     if version != MANIFEST_VERSION:
-        told = f"{MANIFEST_NAME} has version {version}; this program knows {MANIFEST_VERSION}."
-        findings.append(Finding("damage", told, "Use the version of this program that wrote it."))
-    environment = _object(manifest.get("environment"))
+        told = f"{MANIFEST_NAME} has version {version}; this program writes {MANIFEST_VERSION}."
+        older = isinstance(version, int) and version < MANIFEST_VERSION
+        mend = f"Nothing by hand: it is written anew, and kept beside it, when you {AGAIN}."
+        findings.append(
+            Finding("note", told, mend) if older else Finding("damage", told, "Use the version of this program that wrote it.")
+        )
     made_with = {PROGRAM: manifest.get("program")}
-    made_with |= {name: environment.get(name) for name in LIBRARIES}
+    # Version 1 noted two packages among the environment.
+    noted = _object(manifest.get("environment")) | _object(manifest.get("packages"))
+    made_with |= {name: noted.get(name) for name in LIBRARIES}
     for name, then in made_with.items():
         if then is not None and then != metadata.version(name):
             told = f"made with {name} {then}; here is {metadata.version(name)}."
@@ -292,7 +311,7 @@ def _leftovers(folder: Path) -> Check:
     holder = Holder.read(folder / HOLDER_NAME)
     at_work = holder is not None and not holder.is_dead
     findings: list[Finding] = []
-    for part in sorted(folder.rglob(f"*{PART_SUFFIX}")):
+    for part in part_files(folder):
         if at_work:
             break  # it may be the file under way
         told = f"{part.relative_to(folder)}: half written, by a process that was stopped."

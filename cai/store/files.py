@@ -65,14 +65,6 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left half written directly in `folder` and one level below."""
-    for pattern in (f".*{PART_SUFFIX}", f"*/.*{PART_SUFFIX}"):
-        for part in folder.glob(pattern):
-            with suppress(OSError):
-                part.unlink()
-
-
 def _sync_folder(folder: Path) -> None:
     # The rename itself is durable only once the folder is. Not every system lets one open a folder.
     with suppress(OSError):

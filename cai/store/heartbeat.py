@@ -76,8 +76,8 @@ class Figures:
         elapsed_s: Since the process began to work on the run.
         calls: Computed calls by kind, with those that were remembered.
         failed_calls: `kind: cause` → calls that failed, remembered ones included.
-        prompt_tokens: Prompt tokens that went through a model, scored ones not counted.
-        reused_tokens: Prompt tokens whose keys and values were there already.
+        prompt_tokens: Tokens of prompts, and of what was scored, that went through a model.
+        reused_tokens: Those that did not have to, since others begin alike.
         completion_tokens: Tokens drawn.
         prompt_tokens_per_s: Into models; None where the phase has asked none.
         completion_tokens_per_s: Out of models.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count, islice, zip_longest
 from typing import Any
 
@@ -83,6 +83,23 @@ class Ledger:
 
     def count_items(self, *, readable: bool) -> int:
         return self._database.query("SELECT count(*) FROM items WHERE readable = ? AND replica = 0", (readable,))[0][0]
+
+    def uids_tagged(self, tags: Collection[str]) -> set[str]:
+        marks = ",".join("?" * len(tags))
+        rows = self._database.query(
+            "SELECT DISTINCT uid FROM items, json_each(items.body, '$.tags') AS tag "  # noqa: S608 - question marks
+            f"WHERE readable AND replica = 0 AND tag.value IN ({marks})",
+            tuple(tags),
+        )
+        return {uid for (uid,) in rows}
+
+    def settled_as(self, outcomes: Collection[Outcome]) -> Iterator[tuple[str, int]]:
+        marks = ",".join("?" * len(outcomes))
+        rows = self._database.query(
+            f"SELECT uid, replica FROM ledger WHERE outcome IN ({marks})",  # noqa: S608 - question marks
+            tuple(each.value for each in outcomes),
+        )
+        return ((uid, replica) for uid, replica in rows)
 
     def read_failures(self) -> Iterator[FailureRecord]:
         for body in self._bodies("NOT readable"):

@@ -19,7 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cai.errors import StoreError
+from cai.errors import FolderInUse
 from cai.store.files import PART_SUFFIX, unwritable
 
 LOCK_NAME = ".run.lock"
@@ -149,18 +149,18 @@ class RunLock:
             stale.unlink()
 
 
-def held(folder: Path, holder: Holder | None) -> StoreError:
+def held(folder: Path, holder: Holder | None) -> FolderInUse:
     """What to tell whoever comes second."""
     if holder is None:
         problem = f"{folder}: another process is using this run folder."
-        return StoreError(problem, "Wait until it has finished, or stop it; finished work is kept.")
+        return FolderInUse(problem, "Wait until it has finished, or stop it; finished work is kept.")
     this = Holder.this_process()
     if (holder.pid, holder.host, holder.namespace) == (this.pid, this.host, this.namespace):
-        return StoreError(f"{folder}: this process (pid {this.pid}) has the run folder open already.", "Close it first.")
+        return FolderInUse(f"{folder}: this process (pid {this.pid}) has the run folder open already.", "Close it first.")
     since = f" since {holder.since}" if holder.since else ""
     command = f": {_printable(holder.command)}" if holder.command else ""
     stop = f"`kill {holder.pid}`" if holder.is_local else f"`kill {holder.pid}` on {_printable(holder.host)}"
-    return StoreError(
+    return FolderInUse(
         f"{folder}: process {holder.pid} on {_printable(holder.host)} is using this run folder{_printable(since)}{command}",
         f"Wait until it has finished, or stop it ({stop}); finished work is kept.",
     )

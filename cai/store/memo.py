@@ -28,16 +28,12 @@ from cai.engines.base import (
 )
 from cai.errors import EngineError
 from cai.store.calls import KEYS_PER_QUERY, StoredCall, Usage
+from cai.store.grouping import score_groups
 from cai.store.run_folder import RunFolder
 from constitution.messages import Conversation
 
 LASTING_FAILURES = frozenset({"prompt_too_long", "refused_by_template", "no_odds"})
 """Causes that depend on the request, or on answers that are kept, alone. Any other failure is tried again by the next run."""
-
-SCORES_TOGETHER = 32
-"""Score requests computed, and remembered, together. Where an engine is not exact, a sum of logs differs in its last bit with
-what else is in the batch, so the batches of a run that is resumed as it was must be those of an uninterrupted one: they follow
-from the requests alone, and none is ever half known."""
 
 
 class MemoisedEngine:
@@ -45,8 +41,8 @@ class MemoisedEngine:
 
     Results come as they are ready: first those already known, then the computed ones. A computed result is on the disk
     after `commit_every` results or a second, whichever comes first, and always before anything else is written to the run:
-    a kill loses at most that tail. Scores are computed and kept in groups (see `SCORES_TOGETHER`). Identical requests of
-    one call are computed once.
+    a kill loses at most that tail. Scores are computed and kept in groups (`cai.store.grouping`). Identical requests of one
+    call are computed once.
 
     Args:
         engine: Computes what is not known yet.
@@ -88,23 +84,14 @@ class MemoisedEngine:
         return generate_all(self, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, ScoreResult]]:
-        """In groups of `SCORES_TOGETHER` requests, which follow from their order alone; each is kept as a whole."""
-        same: dict[str, list[int]] = {}
-        for start in range(0, len(requests), KEYS_PER_QUERY):
-            page = {i: self.request_key(requests[i]) for i in range(start, min(start + KEYS_PER_QUERY, len(requests)))}
-            known = self._run.calls.find(list(page.values()))
-            for index, key in page.items():
-                if key in known:
-                    result = read_scores(json.loads(known[key].result))
-                    self.book(self.stage_name(requests[index]), Usage(reused=1), result)
-                    yield index, result
-                else:
-                    same.setdefault(key, []).append(index)
-        groups: dict[int, dict[str, list[int]]] = {}
-        for key, indices in same.items():
-            groups.setdefault(indices[0] // SCORES_TOGETHER, {})[key] = indices
-        for group in groups.values():
-            yield from self._score_group(requests, group)
+        """In groups that follow from the requests alone (`score_groups`); each is kept as a whole."""
+        page: list[list[int]] = []
+        for group in score_groups(requests):
+            page.append(group)
+            if sum(map(len, page)) >= KEYS_PER_QUERY:
+                yield from self._score_page(requests, page)
+                page = []
+        yield from self._score_page(requests, page)
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -167,6 +154,29 @@ class MemoisedEngine:
         if isinstance(result, RequestFailure):
             name = f"{stage}: {result.cause}"
             self._failures[name] = self._failures.get(name, 0) + 1
+
+    def _score_page(self, requests: Sequence[ScoreRequest], page: Sequence[list[int]]) -> Iterator[tuple[int, ScoreResult]]:
+        """Several groups, looked up together: what is known of them, then what is not, group by group."""
+        keys = {index: self.request_key(requests[index]) for group in page for index in group}
+        known = self._run.calls.find(list(keys.values()))
+        unknown: list[dict[str, list[int]]] = []
+        twins: dict[str, list[int]] = {}
+        for group in page:
+            fresh: dict[str, list[int]] = {}
+            for index in group:
+                key = keys[index]
+                if key in known:
+                    result = read_scores(json.loads(known[key].result))
+                    self.book(self.stage_name(requests[index]), Usage(reused=1), result)
+                    yield index, result
+                elif key in twins:
+                    twins[key].append(index)
+                else:
+                    twins[key] = fresh[key] = [index]
+            unknown.append(fresh)
+        for fresh in unknown:
+            if fresh:
+                yield from self._score_group(requests, fresh)
 
     def _score_group(
         self, requests: Sequence[ScoreRequest], group: Mapping[str, list[int]]

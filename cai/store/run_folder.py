@@ -5,77 +5,35 @@ Everything durable goes through here. User data is never deleted: what cannot be
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-import sqlite3
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from cai.errors import StoreError
 from cai.records import FailureRecord, Item, LedgerEntry, Outcome
 from cai.store.calls import CallTable, Usage
-from cai.store.canonical import canonical_json
-from cai.store.canonical import fingerprint as fingerprint_of
-from cai.store.checksums import file_sha256, row_checksum
 from cai.store.database import Database
-from cai.store.files import PART_SUFFIX, remove_parts, unwritable, write_bytes_atomically
+from cai.store.files import PART_SUFFIX, unwritable
 from cai.store.heartbeat import PROGRESS_NAME
 from cai.store.interrupts import deferred_interrupts
 from cai.store.joining import clear, join
-from cai.store.ledger import ROWS_PER_PAGE, Ledger
+from cai.store.ledger import Ledger
+from cai.store.leftovers import remove_parts
 from cai.store.lock import HOLDER_NAME, LOCK_NAME, RunLock
+from cai.store.manifest import MANIFEST_NAME, PRIVATE_NAME, read_manifest, read_whole_manifest, write_manifest
+from cai.store.record_table import Model, OfItem, RecordKey, RecordTable
+from cai.store.stage_table import StageResult, StageTable, WrittenFile
 
 DATABASE_NAME = "run.sqlite"
 PROGRAM = "constitution-cai"
-MANIFEST_NAME = "manifest.json"
-MANIFEST_VERSION = 1
-MANIFEST_CHECKSUM = "sha256"
-"""Key, in the manifest, of the fingerprint of everything else in it."""
 SHARD_FOLDER = re.compile(r"shard-\d+-of-\d+")
 """Folders of shards may lie in that of the whole, before there is a whole."""
-OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PROGRESS_NAME}
-LOG = logging.getLogger(__name__)
-
-
-class OfItem(Protocol):
-    """A record that names its item."""
-
-    @property
-    def uid(self) -> str: ...
-
-    @property
-    def replica(self) -> int: ...
-
-    def model_dump_json(self) -> str: ...
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A file that a finished stage left in the run folder: `path` is relative to it, `sha256` as it was written."""
-
-    path: str
-    stage: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """A finished stage: `fingerprint` of all its inputs, and `summary`, what the report shows of it."""
-
-    name: str
-    fingerprint: str
-    summary: dict[str, Any]
+OWN_NAMES = {LOCK_NAME, HOLDER_NAME, MANIFEST_NAME, PRIVATE_NAME, PROGRESS_NAME}
 
 
 class RunFolder:
@@ -91,7 +49,8 @@ class RunFolder:
         self._database = database
         self._lock = lock
         self._ledger = Ledger(database)
-        self._damaged: dict[str, int] = {}
+        self._records = RecordTable(database, path)
+        self._stages = StageTable(database, path)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, read_only: bool = False, checked: bool = True) -> RunFolder:
@@ -169,25 +128,25 @@ class RunFolder:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `write_manifest` wrote last, or {}."""
-        path = self.path / MANIFEST_NAME
-        way_out = f"Move {path} elsewhere; the next run writes a new one."
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}).", way_out) from error
-        if not isinstance(content, dict):
-            raise StoreError(f"{path}: not a JSON object.", way_out)
-        return {name: value for name, value in cast("dict[str, Any]", content).items() if name != MANIFEST_CHECKSUM}
+        """What `write_manifest` wrote last, without paths and addresses, or {}: anybody may see it.
+
+        Raises:
+            StoreError: If it is no JSON object, or cannot be read.
+        """
+        return read_manifest(self.path)
+
+    @property
+    def whole_manifest(self) -> dict[str, Any]:
+        """The same with paths and addresses, for work with the run; nothing that is shown is made of it.
+
+        Raises:
+            StoreError: If it is no JSON object, or cannot be read.
+        """
+        return read_whole_manifest(self.path)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write `manifest.json`, whole or not at all, with its own checksum in it: it is never at odds with what says so."""
-        content = json.loads(canonical_json(dict(manifest)))
-        content[MANIFEST_CHECKSUM] = fingerprint_of(content)
-        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
-        write_bytes_atomically(self.path / MANIFEST_NAME, f"{text}\n".encode())
+        """Write `manifest.json`, whole or not at all, and what of it is private beside it."""
+        write_manifest(self.path, manifest)
 
     # ---- items and ledger
 
@@ -236,6 +195,14 @@ class RunFolder:
     def items(self) -> Iterator[Item]:
         """The readable items, in order of input, read page by page."""
         return self._ledger.items()
+
+    def uids_tagged(self, tags: Collection[str]) -> set[str]:
+        """Readable items with one of these tags."""
+        return self._ledger.uids_tagged(tags)
+
+    def settled_as(self, outcomes: Collection[Outcome]) -> Iterator[tuple[str, int]]:
+        """(uid, replica) of what ended so."""
+        return self._ledger.settled_as(outcomes)
 
     def count_items(self) -> int:
         """How many readable items there are."""
@@ -292,8 +259,8 @@ class RunFolder:
             ValueError: If a record names no item of this run.
         """
         with self.transaction():
-            self.drop_records(kind)
-            return self.add_records(kind, records)
+            self._records.drop(kind)
+            return self._records.add(kind, records)
 
     def add_records(self, kind: str, records: Iterable[OfItem]) -> int:
         """Put `records` after those of this kind that are there; all or none. Returns how many were added.
@@ -301,46 +268,18 @@ class RunFolder:
         Raises:
             ValueError: If a record names no item of this run.
         """
-        added, last = 0, ("", 0)
-
-        def rows() -> Iterator[tuple[Any, ...]]:
-            nonlocal added, last
-            for record in records:
-                added, last, body = added + 1, (record.uid, record.replica), record.model_dump_json()
-                yield kind, *last, kind, *last, body, row_checksum(kind, *last, body)
-
-        with self.transaction(), self._database.transaction() as connection:
-            try:
-                connection.executemany(
-                    "INSERT INTO records VALUES (?, ?, ?, (SELECT coalesce(max(sequence), 0) + 1 FROM records "
-                    "WHERE kind = ? AND uid = ? AND replica = ?), ?, ?)",
-                    rows(),
-                )
-            except sqlite3.IntegrityError as error:
-                raise ValueError(f"{kind}: no item {last[0]!r} (replica {last[1]}) in this run") from error
-        return added
+        with self.transaction():
+            return self._records.add(kind, records)
 
     def drop_records(self, kind: str) -> None:
         """Delete the records of a kind: for a stage that makes them anew."""
-        self._damaged.pop(kind, None)
-        with self.transaction(), self._database.transaction() as connection:
-            connection.execute("DELETE FROM records WHERE kind = ?", (kind,))
+        with self.transaction():
+            self._records.drop(kind)
 
     def reopen(self, kind: str, *, dropping: Sequence[str]) -> None:
         """Every item with a record of `kind` is pending again, and loses its records of the kinds `dropping`."""
-        # Looked up row by row: a list of them all would be held in memory.
-        having = (
-            "WHERE EXISTS (SELECT 1 FROM records AS made "
-            "WHERE made.kind = ? AND made.uid = {table}.uid AND made.replica = {table}.replica)"
-        )
-        with self.transaction(), self._database.transaction() as connection:
-            connection.execute(
-                f"UPDATE ledger SET outcome = 'pending', reason = '' {having.format(table='ledger')}",  # noqa: S608
-                (kind,),
-            )
-            for each in dropping:
-                self._damaged.pop(each, None)
-                connection.execute(f"DELETE FROM records {having.format(table='records')} AND kind = ?", (kind, each))  # noqa: S608
+        with self.transaction():
+            self._records.reopen(kind, dropping=dropping)
 
     def records(self, kind: str, model: type[Model], *, outcomes: Collection[Outcome] = ()) -> Iterator[Model]:
         """The records of this kind in order of their items (then replica, then as they were put), read page by page.
@@ -350,50 +289,35 @@ class RunFolder:
             model: Its type.
             outcomes: Only those of items that ended so; none named: all.
         """
-        marks = ",".join("?" * len(outcomes))
-        ended = f"CROSS JOIN ledger USING (uid, replica) WHERE outcome IN ({marks}) AND" if outcomes else "WHERE"
-        # The items lead, in the order of their index, so that a page is read without sorting what comes after it.
-        sql = (
-            "SELECT position, replica, sequence, uid, records.body, records.checksum "  # noqa: S608
-            "FROM items CROSS JOIN records USING (uid, replica) "
-            f"{ended} kind = ? AND (position, replica) >= (?, ?) AND (position, replica, sequence) > (?, ?, ?) "
-            f"ORDER BY position, replica, sequence LIMIT {ROWS_PER_PAGE}"
-        )
-        after = (-1, -1, -1)
-        named = [outcome.value for outcome in outcomes]
-        while page := self._database.query(sql, (*named, kind, *after[:2], *after)):
-            for _, replica, _, uid, body, checksum in page:
-                yield self._parsed(kind, model, body, sound=row_checksum(kind, uid, replica, body) == checksum)
-            after = page[-1][:3]
+        return self._records.records(kind, model, outcomes=outcomes)
+
+    def record_keys(self, kind: str) -> Iterator[RecordKey]:
+        """Where the records of this kind are, by uid, replica and sequence; no record is read for it."""
+        return self._records.keys(kind)
+
+    def records_of(self, kind: str, model: type[Model], uid: str, replica: int | None = None) -> list[tuple[int, Model]]:
+        """The records of this kind of one item, or of one of its samples, each with its sequence."""
+        return self._records.of_item(kind, model, uid, replica)
+
+    def uids_with(self, kind: str, field: str, values: Collection[str]) -> set[str]:
+        """Items with a record of this kind whose `field` is one of `values`."""
+        return self._records.uids_with(kind, field, values)
 
     def count_records(self, kind: str) -> int:
-        return self._database.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0]
+        return self._records.count(kind)
 
     def damaged(self, kind: str) -> int:
         """How many of the records and measurements of this kind are not as they were written. They are all looked at once."""
-        if kind not in self._damaged:
-            bad = sum(row_checksum(*row) != checksum for *row, checksum in self._stored(kind))
-            if bad:
-                LOG.warning("%s: %d stored rows of kind %r are damaged and are made anew.", self.path, bad, kind)
-            self._damaged[kind] = bad
-        return self._damaged[kind]
+        return self._records.damaged(kind)
 
     def put_measurements(self, kind: str, rows: Iterable[BaseModel]) -> None:
         """Make `rows` the measurements of this kind, in place of any before: what belongs to no item (evaluation answers …)."""
-        self._damaged.pop(kind, None)
-        with self.transaction(), self._database.transaction() as connection:
-            connection.execute("DELETE FROM measurements WHERE kind = ?", (kind,))
-            for n, each in enumerate(rows):
-                row = (kind, n, each.model_dump_json())
-                connection.execute("INSERT INTO measurements VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
+        with self.transaction():
+            self._records.put_measurements(kind, rows)
 
     def measurements(self, kind: str, model: type[Model]) -> Iterator[Model]:
         """The measurements of this kind, as they were put."""
-        rows = self._database.query(
-            "SELECT sequence, body, checksum FROM measurements WHERE kind = ? ORDER BY sequence", (kind,)
-        )
-        for sequence, body, checksum in rows:
-            yield self._parsed(kind, model, body, sound=row_checksum(kind, sequence, body) == checksum)
+        return self._records.measurements(kind, model)
 
     def put_stage(
         self, name: str, fingerprint: str, summary: Mapping[str, Any] | None = None, *, files: Iterable[Path] = ()
@@ -406,40 +330,24 @@ class RunFolder:
             summary: What the report shows of it.
             files: What it wrote in the run folder; their checksums are kept, for `cai doctor`.
         """
-        row = (name, fingerprint, canonical_json(dict(summary or {})))
-        written = [
-            (path.relative_to(self.path).as_posix(), name, path.stat().st_size, file_sha256(path)) for path in sorted(files)
-        ]
-        with self.transaction(), self._database.transaction() as connection:
-            connection.execute("DELETE FROM stages WHERE name = ?", (name,))
-            connection.execute("INSERT INTO stages VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
-            connection.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", [(*file, row_checksum(*file)) for file in written]
-            )
+        self.calls.flush()  # and no transaction around it, which would be open while the files are read
+        self._stages.put(name, fingerprint, summary, files=files)
 
     def stage(self, name: str) -> StageResult | None:
         """A finished stage, or None (also if the note of it is damaged: it is then done again, from stored calls).
 
         It is current when its fingerprint is that of today's inputs.
         """
-        rows = self._database.query("SELECT * FROM stages WHERE name = ?", (name,))
-        files = self._database.query("SELECT * FROM files WHERE stage = ?", (name,))
-        if not rows or any(row_checksum(*row) != checksum for *row, checksum in rows + files):
-            return None
-        return StageResult(name, rows[0][1], json.loads(rows[0][2]))
+        return self._stages.get(name)
 
     def files(self) -> list[WrittenFile]:
         """The files of all finished stages."""
-        return [
-            WrittenFile(*row)
-            for *row, checksum in self._database.query("SELECT * FROM files ORDER BY path")
-            if row_checksum(*row) == checksum
-        ]
+        return self._stages.files()
 
     def forget_stage(self, name: str) -> None:
         """The stage counts as unfinished again; its records stay until it puts new ones."""
-        with self.transaction(), self._database.transaction() as connection:
-            connection.execute("DELETE FROM stages WHERE name = ?", (name,))
+        with self.transaction():
+            self._stages.forget(name)
 
     @property
     def schema_version(self) -> int:
@@ -457,35 +365,6 @@ class RunFolder:
     def usage(self) -> dict[str, Usage]:
         """What every stage has cost, over all processes that worked on this run."""
         return self.calls.usage()
-
-    def _stored(self, kind: str) -> Iterator[tuple[Any, ...]]:
-        """What the checksums of records and measurements are of, and these."""
-        sql = (
-            "SELECT uid, replica, sequence, body, checksum FROM records "
-            "WHERE kind = ? AND (uid, replica, sequence) > (?, ?, ?) ORDER BY uid, replica, sequence LIMIT ?"
-        )
-        after = ("", -1, -1)
-        while page := self._database.query(sql, (kind, *after, ROWS_PER_PAGE)):
-            for uid, replica, _, body, checksum in page:
-                yield kind, uid, replica, body, checksum
-            after = page[-1][:3]
-        yield from self._database.query("SELECT * FROM measurements WHERE kind = ?", (kind,))
-
-    def _parsed(self, kind: str, model: type[Model], body: str, *, sound: bool) -> Model:
-        if not sound:
-            raise StoreError(
-                f"{self.path}: a stored record of kind {kind!r} is damaged.",
-                "Run `cai run` again: records are put together anew, and finished model calls are kept.",
-            )
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise StoreError(
-                f"{self.path}: a stored record of kind {kind!r} does not fit this version ({place}: {first['msg']}).",
-                "Read it with the version that wrote it, or run again: model calls are kept.",
-            ) from error
 
 
 def _refuse_foreign(path: Path, *, create: bool) -> None:

@@ -1,4 +1,4 @@
-"""The tables of a run's database, as this version makes them, and the way there from earlier versions.
+"""The tables of a run folder's databases, as this version makes them, and the way there from earlier versions.
 
 Knows SQL and checksums; opens no file.
 """
@@ -6,32 +6,59 @@ Knows SQL and checksums; opens no file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from cai.store.checksums import row_checksum
 
-APPLICATION_ID = 0x43414931  # "CAI1": tells our file from any other SQLite file
-SCHEMA_VERSION = 2
-"""1: no checksums, and rules of the ledger that held only with foreign keys on. 2: `schema.sql` as it stands."""
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a database of ours looks like.
 
-def create_schema(connection: sqlite3.Connection) -> None:
-    """Make all tables, indices and triggers; the caller holds the transaction."""
-    for statement in _statements():
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring a database of an earlier schema to this one; the caller holds the transaction, foreign keys are off.
-
-    Raises:
-        sqlite3.IntegrityError: If its ledger breaks a rule of this version.
+    Args:
+        file: Of SQL, beside this module: all tables, indices and triggers.
+        application_id: Tells our file from any other SQLite file.
+        version: Of the tables as they stand in `file`.
+        migrate: Brings a database of an earlier version to this one; None where there is no earlier one. The caller holds the
+            transaction, foreign keys are off. Raises `sqlite3.IntegrityError` for one that breaks a rule of this version.
+        holds: What is lost with such a file, in words.
     """
+
+    file: str
+    application_id: int
+    version: int
+    migrate: Callable[[sqlite3.Connection, int], None] | None
+    holds: str
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Make all tables, indices and triggers; the caller holds the transaction."""
+        for statement in self._statements():
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.version}")
+
+    def missing_rules(self, connection: sqlite3.Connection) -> list[str]:
+        """Tables, indices and triggers of this version that are not as they were made, and triggers of somebody else's."""
+        found = _objects(connection)
+        wanted = _wanted_objects(self)
+        changed = [name for name, definition in wanted.items() if found.get(name) != definition]
+        foreign = [name for name, (kind, _) in found.items() if kind == "trigger" and name not in wanted]
+        return sorted(changed + foreign)
+
+    def _statements(self) -> Iterator[str]:
+        statement = ""
+        for line in resources.files("cai.store").joinpath(self.file).read_text(encoding="utf-8").splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+
+
+def _migrate_run(connection: sqlite3.Connection, version: int) -> None:
     assert version == 1, "the only earlier version"
     for kind, name in connection.execute(
         "SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'table'"
@@ -40,7 +67,7 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     tables = ("calls", "items", "ledger", "records", "measurements", "stages")
     for table in tables:
         connection.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
-    create_schema(connection)
+    RUN_SCHEMA.create(connection)
     _copy(
         connection,
         "SELECT key, kind, stage, result, prompt_tokens, completion_tokens, seconds, "
@@ -63,29 +90,11 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute(f"DROP TABLE {table}_1")
 
 
-def missing_rules(connection: sqlite3.Connection) -> list[str]:
-    """Tables, indices and triggers of this version that are not as they were made, and triggers of somebody else's."""
-    found = _objects(connection)
-    wanted = _wanted_objects()
-    changed = [name for name, definition in wanted.items() if found.get(name) != definition]
-    foreign = [name for name, (kind, _) in found.items() if kind == "trigger" and name not in wanted]
-    return sorted(changed + foreign)
-
-
 def _copy(connection: sqlite3.Connection, select: str, table: str) -> None:
     """All rows of a SELECT into `table`, each with its checksum as the last column."""
     rows = connection.execute(select)
     marks = ", ".join("?" * (len(rows.description) + 1))
     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", ((*row, row_checksum(*row)) for row in rows))  # noqa: S608
-
-
-def _statements() -> Iterator[str]:
-    statement = ""
-    for line in resources.files("cai.store").joinpath("schema.sql").read_text(encoding="utf-8").splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _objects(connection: sqlite3.Connection) -> dict[str, tuple[str, Any]]:
@@ -94,10 +103,15 @@ def _objects(connection: sqlite3.Connection) -> dict[str, tuple[str, Any]]:
 
 
 @cache
-def _wanted_objects() -> dict[str, tuple[str, Any]]:
+def _wanted_objects(schema: Schema) -> dict[str, tuple[str, Any]]:
     connection = sqlite3.connect(":memory:")
     try:
-        create_schema(connection)
+        schema.create(connection)
         return _objects(connection)
     finally:
         connection.close()
+
+
+RUN_SCHEMA = Schema("schema.sql", 0x43414931, 2, _migrate_run, "finished model calls")  # "CAI1"
+"""1: no checksums, and rules of the ledger that held only with foreign keys on. 2: `schema.sql` as it stands."""
+REVIEW_SCHEMA = Schema("review.sql", 0x43414952, 1, None, "people's verdicts")  # "CAIR"
