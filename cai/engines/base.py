@@ -117,8 +117,11 @@ class EngineStatistics:
     """What an engine has done since it was opened. Counters only grow; their ratios are what a display shows.
 
     Args:
-        prompt_tokens: Prompt tokens that went through the model.
+        prompt_tokens: Prompt tokens that went through the model to be answered.
         reused_tokens: Prompt tokens whose keys and values were there already (an earlier turn, a shared beginning).
+        scored_tokens: Tokens that went through the model to be scored: prompts and continuations. Servers, which do not tell
+            what they share, count them as prompt tokens.
+        reused_scored_tokens: What more there would have been, had each request been scored alone.
         completion_tokens: Tokens drawn.
         row_steps: Rows decoded, summed over all decoding steps.
         slot_steps: Rows there was room for, summed over all decoding steps: `row_steps / slot_steps` is the occupancy.
@@ -137,6 +140,18 @@ class EngineStatistics:
     running: int = 0
     retries: int = 0
     smaller_batches: int = 0
+    scored_tokens: int = 0
+    reused_scored_tokens: int = 0
+
+    @property
+    def read_tokens(self) -> int:
+        """All tokens that went through the model without having been drawn."""
+        return self.prompt_tokens + self.scored_tokens
+
+    @property
+    def spared_tokens(self) -> int:
+        """All tokens that would have, had nothing been shared."""
+        return self.reused_tokens + self.reused_scored_tokens
 
     def __add__(self, later: EngineStatistics) -> EngineStatistics:
         """Both together; what waits and runs is that of the later one."""
@@ -150,6 +165,8 @@ class EngineStatistics:
             running=later.running,
             retries=self.retries + later.retries,
             smaller_batches=self.smaller_batches + later.smaller_batches,
+            scored_tokens=self.scored_tokens + later.scored_tokens,
+            reused_scored_tokens=self.reused_scored_tokens + later.reused_scored_tokens,
         )
 
 

@@ -124,6 +124,7 @@ class ContinuousBatches:
         self._ended = ended
         self._counters = counters
         self._states: dict[str, _RowState] = {}
+        self._begun: dict[str, Callable[[], None]] = {}
         self._submitted = 0
         self._error: Exception | None = None
         self._loaded_with = self._model.config._attn_implementation
@@ -151,7 +152,8 @@ class ContinuousBatches:
             _remember_oldest_last(inside.cache)
             # The interpreter waits for all threads but daemons before it calls what is to be done at exit, which ends this one;
             # a thread is a daemon if the one that starts it is.
-            self._end_thread = weakref.finalize(self, _end_thread, self._manager)
+            self._ending = _Ending(self._manager)
+            self._end_thread = weakref.finalize(self, self._ending)
             starter = threading.Thread(target=self._manager.start, daemon=True)
             starter.start()
             starter.join()
@@ -171,11 +173,11 @@ class ContinuousBatches:
             initial_tokens=[*row.prompt, *row.generated],
             max_new_tokens=min(row.max_tokens - len(row.generated), row.most_tokens - row.length),
             row=row,
-            batches=self,
-            begun=begun,
+            batches=weakref.ref(self),
         )
         self._submitted += 1
         self._states[state.request_id] = state
+        self._begun[state.request_id] = begun
         self._manager.input_queue.put(state)
         wake = getattr(self._manager, "_wake_up_loop", None) or self._manager._has_new_requests  # later and earlier name
         wake.set()
@@ -197,7 +199,7 @@ class ContinuousBatches:
         if output is None and self._manager.is_running():
             return None
         if output is None or output.error is not None:
-            self._manager.join(0.0, timeout=_STOP_S)
+            self._ending.wait()
             raise Stopped(getattr(output, "error", "")) from self._manager.background_thread_status.fatal_error
         state = self._states.pop(output.request_id, None)
         return None if state is None else state.row
@@ -208,17 +210,20 @@ class ContinuousBatches:
             if state.row in rows:
                 state.row = None
                 del self._states[key]
+                self._begun.pop(key, None)
 
     def stop(self) -> None:
         """End the thread and free the cache. Rows that have not ended keep what they have written."""
         try:
             self._end_thread()
+            self._ending()  # it may have been told to on its own thread, which did not wait
             self._manager.batch_processor = None
             self._manager.background_thread_status.fatal_error = None  # its traceback holds tensors
             self._manager.destroy()
         finally:
             self._restore()
             self._logits.forget()
+            self._begun.clear()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -228,9 +233,8 @@ class ContinuousBatches:
         if row is not None:
             row.generated.append(token)
             self._counters.completion_tokens += 1
-            if state.begun is not None:
-                state.begun()
-                state.begun = None
+            if (begun := self._begun.pop(state.request_id, None)) is not None:
+                begun()
             try:
                 stopped = self._ended(row)
             except Exception as error:  # noqa: BLE001 - whatever the caller's code raises on this thread, `next` raises on its own
@@ -259,18 +263,22 @@ class ContinuousBatches:
 
 @dataclass
 class _RowState(RequestState):
-    """A request of transformers that is one of our rows. Its `row` is None when nobody waits for it any more."""
+    """A request of transformers that is one of our rows. Its `row` is None when nobody waits for it any more.
+
+    It knows its batches weakly: the thread holds requests, also some that have ended, and must not keep alive that which ends
+    it when nobody needs it any more.
+    """
 
     row: Row | None = None
-    batches: ContinuousBatches | None = None
-    begun: Callable[[], None] | None = None
+    batches: weakref.ref[ContinuousBatches] | None = None
     counted: bool = False
     line: int | None = None
 
     def update_and_check_completion(self, token_id: int, logprob: float | None) -> bool:
         last = super().update_and_check_completion(token_id, logprob)
         assert self.batches is not None
-        if self.batches.drawn(self, token_id, last=last) and not last:
+        batches = self.batches()
+        if (batches is None or batches.drawn(self, token_id, last=last)) and not last:
             self.status = RequestStatus.FINISHED
         return self.status == RequestStatus.FINISHED
 
@@ -283,10 +291,10 @@ class _RowState(RequestState):
             max_new_tokens=plain.max_new_tokens,
             row=self.row,
             batches=self.batches,
-            begun=self.begun,
         )
         assert self.batches is not None
-        self.batches.replaced(again)
+        if (batches := self.batches()) is not None:
+            batches.replaced(again)
         return again
 
 
@@ -391,9 +399,29 @@ class _OldestFirst(dict[int, None]):
         return oldest, self.pop(oldest)
 
 
-def _end_thread(manager: Any) -> None:
-    if manager.is_running():
-        manager.stop(block=True, timeout=_STOP_S, hard_stop=True)
+class _Ending:
+    """Ends a manager's thread, for one caller at a time: `stop` of transformers is not made for two."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._one = threading.Lock()
+
+    def __call__(self) -> None:
+        """End it and wait. On the thread itself, where garbage may be collected, it is only told to."""
+        if threading.current_thread() is self._manager._generation_thread:
+            threading.Thread(target=self._stop, daemon=True).start()
+        else:
+            self._stop()
+
+    def wait(self) -> None:
+        """Until the thread has ended, of itself or because it was told to."""
+        with self._one:
+            self._manager.join(0.0, timeout=_STOP_S)
+
+    def _stop(self) -> None:
+        with self._one:
+            if self._manager.is_running():
+                self._manager.stop(block=True, timeout=_STOP_S, hard_stop=True)
 
 
 def _remember_oldest_last(cache: Any) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from cai.engines.base import EngineStatistics, FinishReason
+from cai.engines.beginnings import common_prefix, group_by_prefix
 from cai.engines.drawing import Drawing
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.limits import BatchLimits
-from cai.engines.prefixes import common_prefix, group_by_prefix
 from cai.engines.rows import Row
 from cai.engines.slots import SlotCache
 
@@ -241,8 +241,8 @@ class SlotScheduler:
         admitted = set(rows)
         self._waiting = [row for row in self._waiting if row not in admitted]
         heirs: dict[_Kept, Row] = {}
-        for each in entrants:
-            self._place(each, heirs)
+        for number, each in enumerate(entrants):
+            self._place(each, heirs, entrants[:number])
         lengths = [each.shared for each in entrants]
         self._slots.begin(first, lengths, ends, forward.device)
         longest = max(each.suffix for each in entrants)
@@ -260,10 +260,11 @@ class SlotScheduler:
         self._reused_tokens += sum(lengths)
         self._append(rows, self.drawing.next_tokens(logits_BV, rows))
 
-    def _place(self, entrant: _Entrant, heirs: dict[_Kept, Row]) -> None:
+    def _place(self, entrant: _Entrant, heirs: dict[_Kept, Row], placed: Sequence[_Entrant]) -> None:
         """Give a row the first slot behind the running ones, with what its donor holds of it.
 
-        The first row that goes on from kept tokens takes their slot; others that do copy from it.
+        The first row that goes on from kept tokens takes their slot; others that do copy from it. Where they had to make room
+        meanwhile, a row placed before may hold the same beginning.
         """
         slot, kept = len(self._running), self._kept
         self._claims.pop(entrant.row, None)
@@ -278,11 +279,20 @@ class SlotScheduler:
         else:
             if kept:
                 self._vacate(slot)
-            if isinstance(donor, Row):
+            if not isinstance(donor, Row):  # there was none, or its slot had to go for want of memory
+                donor, entrant.shared = self._other_donor(entrant, placed)
+            if donor is not None:
                 self._slots.copy(self._running.index(donor), slot, entrant.shared)
-            else:  # there was none, or its slot had to go for want of memory
-                entrant.shared = 0
         self._running.append(entrant.row)
+
+    @staticmethod
+    def _other_donor(entrant: _Entrant, placed: Sequence[_Entrant]) -> tuple[Row | None, int]:
+        """Of the rows just placed, whose new tokens are still to be computed, the one that holds most; and how much."""
+        held = (
+            (min(common_prefix(each.tokens, entrant.tokens), each.shared, len(entrant.tokens) - 1), each) for each in placed
+        )
+        shared, found = max(held, key=lambda each: each[0], default=(0, None))
+        return (found.row, shared) if found is not None and shared >= _LEAST_SHARED_TOKENS else (None, 0)
 
     def _vacate(self, slot: int) -> None:
         """Free the slot of the newest kept tokens: they move behind the others, or where the oldest that nobody needs lay."""

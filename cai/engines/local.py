@@ -30,10 +30,10 @@ from cai.engines.paged import PagedScheduler
 from cai.engines.requests import encode_scored, out_of_memory, refusal, request_key, too_long
 from cai.engines.rows import Row, Scheduler
 from cai.engines.sampling import noise_seed
-from cai.engines.scoring import ScoredSequences, score_sequences
+from cai.engines.scoring import ScoredSequences, ScoredTokens, score_sequences
 from cai.errors import EngineError, ModelError
 from cai.models.loading import LoadedModel
-from constitution.messages import Conversation
+from constitution.messages import Conversation, tools_of
 
 _log = logging.getLogger("cai.engines")
 _BYTES_PER_CHARACTER = 4
@@ -67,18 +67,47 @@ class LocalStream:
                 return
             self.engine.work()
 
+    def take(self, row: Row, result: GenerationResult) -> None:
+        """For the engine: the answer of a row of this stream."""
+        self.inbox.append((self.pending.pop(row), result))
+
     def close(self) -> None:
         self.engine.drop(self.pending)
         self.pending.clear()
         self.inbox.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class SampledTokens:
+    """An answer with the tokens it consists of: what a policy is trained on must be what it drew, not its text encoded anew.
+
+    Args:
+        generation: The answer as text.
+        prompt_ids: The rendered prompt.
+        completion_ids: All tokens that were drawn, the one that ended the turn included.
+    """
+
+    generation: Generation
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class _TokenStream(LocalStream):
+    rows: dict[int, Row] = field(default_factory=dict[int, "Row"])
+
+    def take(self, row: Row, result: GenerationResult) -> None:
+        self.rows[self.pending[row]] = row
+        super().take(row, result)
+
+
 class LocalEngine:
     """Batched generation and scoring with a model in this process. Implements `cai.engines.base.Engine`.
 
-    An answer depends on its request alone. With `exact`, texts and scores are the same whatever else is asked at the same time,
-    and in whatever order. Without, kernels round differently for batches of other shapes: a score differs in its last digits,
-    and a near-tie between two tokens may fall the other way.
+    An answer depends on its request alone, up to the rounding of kernels, which differs for batches of other shapes: a score
+    differs in its last digits, and a near-tie between two tokens may fall the other way. In float32 texts are nevertheless the
+    same whatever else is asked at the same time, and scores are to 1e-4 nats. With `exact`, scores are the same to the last bit
+    as well; what their prompts have in common is then computed for each of them.
 
     The weights are read at the first call that needs them.
 
@@ -87,7 +116,7 @@ class LocalEngine:
         batch_tokens: Most prompt tokens in one forward pass, padding included; None: by the device. Lower it when memory is
             short; when it runs out, the engine halves its batches by itself and goes on.
         max_batch: Rows decoded together; None: by the device.
-        exact: See above. None: in float32.
+        exact: See above. None: texts in float32. False: nothing.
         scheduler: `slots` or `paged` (transformers' continuous batching); `auto` is paged on a GPU that it can serve the model
             on, unless answers are to be exact.
 
@@ -119,6 +148,7 @@ class LocalEngine:
         self._asked: dict[Row, tuple[GenerationRequest, LocalStream]] = {}
         self._earlier = EngineStatistics()
         """Of a scheduler that had to be given up."""
+        self._scored = ScoredTokens()
 
     @property
     def fingerprint(self) -> str:
@@ -143,9 +173,14 @@ class LocalEngine:
         return request_key(self.fingerprint, self._loaded.tokenizer, request)
 
     def statistics(self) -> EngineStatistics:
-        """What it has done so far. Scores are not counted."""
+        """What it has done so far."""
+        scored = EngineStatistics(
+            scored_tokens=self._scored.computed,
+            reused_scored_tokens=self._scored.reused,
+            smaller_batches=self._scored.smaller_batches,
+        )
         done = self._scheduler.statistics() if "_scheduler" in self.__dict__ else EngineStatistics()
-        return self._earlier + done
+        return self._earlier + scored + done
 
     def stream(self) -> LocalStream:
         """A stream of requests. Streams of one engine share its batches."""
@@ -158,6 +193,31 @@ class LocalEngine:
         `out_of_memory`.
         """
         return generate_all(self, requests)
+
+    def sample(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, SampledTokens | RequestFailure]]:
+        """As `generate`, with the tokens of each answer."""
+        stream = _TokenStream(self)
+        try:
+            for request in requests:
+                stream.submit(request)
+            for ticket, result in stream.results():
+                if isinstance(result, RequestFailure):
+                    yield ticket, result
+                else:
+                    row = stream.rows.pop(ticket)
+                    yield ticket, SampledTokens(result, tuple(row.prompt), tuple(row.generated))
+        finally:
+            stream.close()
+
+    def weights_have_changed(self) -> None:
+        """Forget what was computed with the weights as they were: keys and values of earlier prompts and answers.
+
+        For whoever trains the model that this engine samples from, between two calls.
+        """
+        if "_scheduler" in self.__dict__:
+            self._scheduler.close()
+            self._earlier = self._earlier + self._scheduler.statistics()
+            del self._scheduler
 
     def queue(self, request: GenerationRequest, stream: LocalStream) -> Row | RequestFailure:
         """For `LocalStream`: hand a request to the scheduler; a failure if it cannot even be begun."""
@@ -192,7 +252,7 @@ class LocalEngine:
 
     def _deliver(self, row: Row) -> None:
         request, stream = self._asked.pop(row)
-        stream.inbox.append((stream.pending.pop(row), self._generation(row, request)))
+        stream.take(row, self._generation(row, request))
 
     def drop(self, rows: Iterable[Row]) -> None:
         """For `LocalStream`: nobody waits for these any more."""
@@ -225,7 +285,7 @@ class LocalEngine:
         if "_scheduler" in self.__dict__:
             self._scheduler.close()  # its cache's memory is needed, and a paged one has the model's attention
         lengths = {each.index: len(each.longest) for each in encoded}
-        for index, logps in score_sequences(self._forward, self._limits, encoded):
+        for index, logps in score_sequences(self._forward, self._limits, encoded, self._scored):
             if logps is None:
                 yield index, out_of_memory(lengths[index])
             else:
@@ -302,4 +362,5 @@ class LocalEngine:
         if found:
             text = text[: min(found)]
         reply = tokenizer.split_thoughts(text, after_prefix=bool(request.response_prefix))
-        return Generation(reply.text, finish, len(row.prompt), len(row.generated), reply.thoughts)
+        said = tokenizer.read_calls(ids, reply.text, request.messages) if tools_of(request.messages) else reply.text
+        return Generation(said, finish, len(row.prompt), len(row.generated), reply.thoughts)

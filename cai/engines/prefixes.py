@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-MIN_SHARED_SHARE = 0.5
-"""Share of its tokens that a sequence must have in common with its neighbour to be packed with it. All prompts of one chat
-template have their first tokens in common; packing them for that would save less than the wider attention costs."""
+from cai.engines.beginnings import common_prefix
 
 WIDTH_STEP = 64
 """Trees are padded to a multiple of so many tokens. Kernels add up what lies in one row in blocks of up to 64: padded so, a row
@@ -31,31 +29,35 @@ class TokenTree:
 
     tokens: list[int] = field(default_factory=list[int])
     depths: list[int] = field(default_factory=list[int])
-    ends: list[int] = field(default_factory=list[int])
-    """One past the last descendant of each token."""
+    _ends: list[int] = field(default_factory=list[int])
+    """Right for tokens that nothing can be added to any more: 0 stands for the others."""
+    _last: tuple[int, ...] = ()
+    """The sequence that the next one may go on from, and its path."""
     _last_path: list[int] = field(default_factory=list[int])
     _branched: bool = False
 
     def add(self, sequence: Sequence[int]) -> list[int]:
         """Add a sequence; returns the place of each of its tokens."""
-        shared = 0
-        for place, token in zip(self._last_path, sequence, strict=False):
-            if self.tokens[place] != token:
-                break
-            shared += 1
-        self._branched |= len(self.tokens) > 0 and shared < len(self._last_path)
-        path = self._last_path[:shared]
-        for token in sequence[shared:]:
-            path.append(len(self.tokens))
-            self.depths.append(len(path) - 1)
-            self.tokens.append(token)
-            self.ends.append(0)
-        for place in path:
-            self.ends[place] = len(self.tokens)
-        if shared == len(sequence) < len(self._last_path):
-            return path  # a prefix of what is there: the longer path stays open
-        self._last_path = path
-        return list(path)
+        sequence = tuple(sequence)
+        shared = common_prefix(self._last, sequence)
+        if shared == len(sequence) < len(self._last):
+            return self._last_path[:shared]  # a prefix of what is there: the longer path stays open
+        size = len(self.tokens)
+        self._branched |= size > 0 and shared < len(self._last)
+        for place in self._last_path[shared:]:
+            self._ends[place] = size
+        new = len(sequence) - shared
+        self.tokens += sequence[shared:]
+        self.depths += range(shared, len(sequence))
+        self._ends += [0] * new
+        self._last, self._last_path = sequence, [*self._last_path[:shared], *range(size, size + new)]
+        return list(self._last_path)
+
+    @property
+    def ends(self) -> list[int]:
+        """One past the last descendant of each token."""
+        size = len(self.tokens)
+        return [end or size for end in self._ends]
 
     @property
     def is_chain(self) -> bool:
@@ -117,45 +119,3 @@ class Forest:
 def padded_width(tokens: int) -> int:
     """The next multiple of `WIDTH_STEP`."""
     return -(-tokens // WIDTH_STEP) * WIDTH_STEP
-
-
-def group_by_prefix(sequences: Sequence[Sequence[int]], most_tokens: int, *, share: bool = True) -> list[list[int]]:
-    """Put sequences with long common prefixes together.
-
-    Args:
-        sequences: Token ids.
-        most_tokens: Tokens of one tree; a longer sequence stands alone.
-        share: False: only equal sequences come together.
-
-    Returns:
-        Groups of indices, each group in lexicographic order; the group with the longest sequence first.
-    """
-    groups: list[list[int]] = []
-    size = 0
-    for index in sorted(range(len(sequences)), key=lambda each: tuple(sequences[each])):
-        sequence = sequences[index]
-        shared = common_prefix(sequences[groups[-1][-1]], sequence) if groups else 0
-        fits = size + len(sequence) - shared <= most_tokens
-        equal = bool(groups) and shared == len(sequence) == len(sequences[groups[-1][-1]])
-        if groups and fits and (shared >= MIN_SHARED_SHARE * len(sequence) if share else equal):
-            groups[-1].append(index)
-            size += len(sequence) - shared
-        else:
-            groups.append([index])
-            size = len(sequence)
-    groups.sort(key=lambda group: -max(len(sequences[index]) for index in group))
-    return groups
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
-    low, high = 0, min(len(first), len(second))
-    if first[:high] == second[:high]:
-        return high
-    while low < high:  # comparing slices is much faster than comparing tokens one by one
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

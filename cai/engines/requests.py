@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 
 from cai.engines.base import GenerationRequest, RequestFailure, ScoreRequest
-from cai.engines.prefixes import common_prefix
+from cai.engines.beginnings import common_prefix
 from cai.engines.scoring import ScoredSequences
 from cai.errors import ModelError
 from cai.models.chat import ChatTokenizer

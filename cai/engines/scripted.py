@@ -27,7 +27,8 @@ from cai.engines.base import (
     generate_all,
 )
 from cai.engines.immediate import ImmediateStream
-from constitution.messages import Conversation
+from cai.models.tool_turns import texts_of
+from constitution.messages import Conversation, spelt
 
 Answers: TypeAlias = Mapping[str, str] | Callable[[GenerationRequest], str | RequestFailure]
 Logps: TypeAlias = Mapping[str, float] | Callable[[ScoreRequest], Sequence[float] | RequestFailure]
@@ -80,12 +81,12 @@ class ScriptedEngine:
 
     def count_tokens(self, messages: Conversation, response_prefix: str = "") -> int:
         """Words of the conversation and the prefix, and one for each turn, the assistant's own included."""
-        texts = [*(each.content for each in messages), response_prefix]
+        texts = [*texts_of(messages), response_prefix]
         return sum(len(_WORD.findall(text)) for text in texts) + len(messages) + 1
 
     def request_key(self, request: GenerationRequest | ScoreRequest) -> str:
         """Hash of the whole request; a function may look at any part of it."""
-        turns = [(each.role, each.content) for each in request.messages]
+        turns = [spelt(each) for each in request.messages]
         if isinstance(request, ScoreRequest):
             content = ["score", turns, request.response_prefix, request.continuations]
         else:

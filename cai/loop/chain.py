@@ -7,6 +7,7 @@ and order. An item that cannot be finished becomes a `FailureRecord`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ from cai.loop.gate import Candidate, Gate, Ruled
 from cai.loop.settings import LoopSettings
 from cai.loop.threads import Thread
 from cai.loop.tidying import tidy_revision
-from cai.records import FailureRecord, Item, RevisionRecord
-from constitution.messages import Conversation
+from cai.models.call_forms import one_form
+from cai.records import BAD_CALL_KEPT, FailureRecord, Item, RevisionRecord
+from cai.tool_calls import checked_reply
+from constitution.messages import Conversation, tools_of
 from constitution.rendering import read_critique, render_critique, render_direct_revision, render_revision
 from constitution.schema import Constitution, Principle
 from constitution.selection import select_principle
@@ -47,6 +50,10 @@ OnLoopEvent: TypeAlias = Callable[[LoopEvent], None]
 
 _PATIENCE_S = 0.05
 """How long one of two models that work elsewhere is waited for before the other's answers are looked at."""
+
+_TURN_S = 0.5
+"""How long the answers of one of two models are taken in a row while they keep coming: the other's, which may have come
+meanwhile, are kept and followed up only when they are looked at."""
 
 
 def noise_key(
@@ -162,9 +169,12 @@ class _Work:
         yield from self._records()
         while self._window:
             for line in lines:
+                began_s = time.monotonic()
                 for ticket, result in line.stream.results(patience_s):
                     self._receive(line.calls.pop(ticket), result)
                     yield from self._records()
+                    if len(lines) > 1 and time.monotonic() - began_s >= _TURN_S:
+                        break
             if self._window and not any(line.calls for line in lines):
                 # Whoever is not finished waits for the gate. Who that is follows from the items alone, and so do its batches.
                 self._rule([course for course in self._window if course.candidate is not None])
@@ -277,7 +287,7 @@ class _Work:
         return render_revision(principle, thread.item.messages, thread.text, course.critique.text.strip())
 
     def _revised(self, course: _Course, answer: Generation) -> None:
-        candidate = _candidate(answer)
+        candidate = _candidate(answer, course.thread.item)
         if self._gate is not None and candidate.text is not None:
             course.candidate = candidate
             return
@@ -342,11 +352,14 @@ class _Work:
             if isinstance(result, RequestFailure):
                 courses[some[index]].thread.fail("retry", result.cause, result.detail)
             else:
-                drawn[some[index]] = _candidate(result)
+                drawn[some[index]] = _candidate(result, courses[some[index]].thread.item)
         # Answers come as they are ready, and known ones first; the gate's batches must not depend on that.
         return {place: drawn[place] for place in some if place in drawn}
 
 
-def _candidate(answer: Generation) -> Candidate:
+def _candidate(answer: Generation, item: Item) -> Candidate:
     text, note = tidy_revision(answer.text)
+    if text is not None and (tools := tools_of(item.messages)):
+        checked = checked_reply(one_form(text, tools), tools)
+        text, note = (None, f"{BAD_CALL_KEPT}: {checked.problem}") if checked.problem else (checked.text, note)
     return Candidate(text, note, cut=answer.finish_reason is FinishReason.LENGTH)

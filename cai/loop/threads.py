@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from cai.engines.base import FinishReason, Generation
 from cai.loop.gate import Candidate, Case
 from cai.records import FailureRecord, GateRuling, Item, RevisionRecord, Round, Verdict
+from cai.tool_calls import checked_reply
+from constitution.messages import tools_of
 from constitution.schema import Constitution, Principle
+
+BAD_CALL = "bad_call"
+"""Cause of a draft with a call of no tool there is, or with arguments that do not fit its schema."""
 
 
 @dataclass
@@ -34,10 +39,18 @@ class Thread:
         return revised[-1] if revised else self.draft
 
     def begin(self, draft: str, *, cut: bool = False) -> None:
-        """The draft, as the policy wrote it or somebody else gave it; an empty one fails the thread."""
+        """The draft, as the policy wrote it or somebody else gave it.
+
+        An empty one fails the thread, and so does one with a call that cannot be made: no critique could speak of it as a call.
+        """
         self.draft, self.draft_cut = draft.strip(), cut
         if not self.draft:
             self.fail("draft", "empty_draft", "the policy answered nothing")
+        elif tools := tools_of(self.item.messages):
+            checked = checked_reply(self.draft, tools)
+            self.draft = checked.text
+            if checked.problem:
+                self.fail("draft", BAD_CALL, checked.problem)
 
     def case(self, own: Principle, constitution: Constitution, noise_key: str) -> Case:
         """What the gate has to know of a revision of `text` under `own`."""

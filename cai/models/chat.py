@@ -9,20 +9,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
 from cai.errors import ModelError
+from cai.models.call_forms import CALL_MARKS, one_form
 from cai.models.checking import no_chat_template
 from cai.models.control_text import neutralised
 from cai.models.fingerprints import text_digest
 from cai.models.progress import LOGGER
 from cai.models.thoughts import Reply, ThoughtMarks, split_thoughts
-from constitution.messages import Conversation, Message, Role, assistant, system, user
+from cai.models.tool_turns import (
+    PROBE_WORDS,
+    definitions,
+    harmless,
+    harmless_reply,
+    mapped,
+    probe,
+    template_turns,
+    texts_of,
+)
+from constitution.messages import Conversation, Message, Tool, assistant, system, tools_of, user
 from constitution.rendering import PLAIN_SPEAKERS, PLAIN_STOPS, render_plain
+from constitution.tool_text import as_call, as_reply, as_text, reply_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +45,8 @@ _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 _EVERYWHERE = re.compile(r"(?=.)", re.DOTALL)
 _THINKING_SWITCHES = ("enable_thinking", "thinking", "open_thinking")
 """What the families' templates call it."""
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""With which some templates mark what the assistant writes."""
 _FIXED_DATE = "01 Jan 2026"
 """Some templates write today's date; a prompt that changes overnight would neither be found again nor reproduced."""
 _FIXED_PARTS = {
@@ -90,7 +104,10 @@ class ChatTokenizer:
         self._template = chat_template or (None if plain else self._own_template())
         if not plain and not self._template:
             raise no_chat_template(name)
-        self._dated_template = f"{_FIXED_CLOCK}{self._template}" if "strftime_now" in (self._template or "") else self._template
+        self._dated_template = _dated(self._template)
+        own: object = getattr(tokenizer, "chat_template", None)
+        of_several = cast("dict[str, str]", own).get("tool_use") if isinstance(own, dict) and chat_template is None else None
+        self._tool_template = _dated(of_several) or self._dated_template
         self._thinking = thinking
         self._control_ids = _control_tokens(self.tokenizer)
         # A lookahead, so that overlapping occurrences are all found.
@@ -149,7 +166,7 @@ class ChatTokenizer:
         Raises:
             ModelError: If the template refuses the conversation.
         """
-        return self._prompt_text(messages, response_prefix, _Marking("", None))
+        return self._prompt_text(self._fitting(messages), response_prefix, _Marking("", None))
 
     def encode_chat(self, messages: Conversation, response_prefix: str = "") -> list[int]:
         """The prompt's ids: the conversation, the start of the assistant's turn, and the text that turn already begins with.
@@ -165,16 +182,49 @@ class ChatTokenizer:
         The reply is encoded on its own, since generation starts from the prompt's ids: a token across the border could never
         have been generated. What the template puts between the two (a space, an empty thought) belongs to the reply.
         """
-        prompt_ids = self.encode_chat(messages)
-        reply_ids = self._encode_reply(messages, reply, self._marking(*(each.content for each in messages), reply))
-        # As in a prompt: what a normaliser makes a control token of is taken apart.
-        if self._controls_in(reply_ids) > self._controls_in(self._encode_reply(messages, "x", self._marking())):
-            marking = replace(self._marking(*(each.content for each in messages), reply), control_text=_EVERYWHERE)
-            reply_ids = self._encode_reply(messages, reply, marking)
+        messages = self._fitting(messages)
+        return self._encode_turn(messages, as_reply(reply, tools_of(messages)))
+
+    def encode_exchange(self, messages: Conversation, reply: str) -> tuple[list[int], list[int]]:
+        """As `encode_reply`, with just what the template writes after the reply: some put a line break after the end of a turn.
+
+        Together they are what `apply_chat_template` makes of the whole conversation, where its prompt stands in that.
+        """
+        messages = self._fitting(messages)
+        return self._encode_both(messages, as_reply(reply, tools_of(messages)))
+
+    def _encode_turn(self, messages: Conversation, reply: Message) -> tuple[list[int], list[int]]:
+        prompt_ids, reply_ids = self._encode_both(messages, reply)
         for position, token in enumerate(reply_ids):
             if token in self.stop_ids:
                 return prompt_ids, reply_ids[: position + 1]
         return prompt_ids, reply_ids if self._end_of_turn is None else [*reply_ids, self._end_of_turn]
+
+    def _encode_both(self, messages: Conversation, reply: Message) -> tuple[list[int], list[int]]:
+        marking = self._marking(*texts_of((*messages, reply)))
+        reply_ids = self._encode_reply(messages, reply, marking)
+        # As in a prompt: what a normaliser makes a control token of is taken apart.
+        if self._controls_in(reply_ids) > self._controls_in(
+            self._encode_reply(messages, harmless_reply(reply), self._marking())
+        ):
+            reply_ids = self._encode_reply(messages, reply, replace(marking, control_text=_EVERYWHERE))
+        return self.encode_chat(messages), reply_ids
+
+    def encode_turns(self, messages: Conversation, reply: str) -> list[tuple[list[int], list[int]]]:
+        """As `encode_reply`, for each assistant turn in `messages` and for `reply` after them: each as it would be generated.
+
+        Whether a turn stands so in the prompt of the next one is up to the template: some leave earlier thoughts out.
+
+        Raises:
+            ModelError: If the template refuses the conversation up to one of these turns, or its `{% generation %}` blocks
+                mark other turns.
+        """
+        whole = self._fitting((*messages, as_reply(reply, tools_of(messages))))
+        turns = [
+            self._encode_turn(whole[:place], message) for place, message in enumerate(whole) if message.role == "assistant"
+        ]
+        self._refuse_other_marks(whole, turns)
+        return turns
 
     def count(self, messages: Conversation, response_prefix: str = "") -> int:
         """Exact length of the prompt, in tokens."""
@@ -199,20 +249,98 @@ class ChatTokenizer:
             text = text.removeprefix(" ")
         return split_thoughts(text, opened=self._opens_thought and not after_prefix)
 
+    def read_calls(self, ids: Sequence[int], said: str, messages: Conversation) -> str:
+        """The answer to a conversation with tools, its calls in the form in which replies are kept.
+
+        Args:
+            ids: Generated tokens, without the prompt's and without what ended them.
+            said: What `split_thoughts` made of their text.
+            messages: What is answered.
+        """
+        tools = tools_of(messages)
+        if self._takes_tools and getattr(self.tokenizer, "response_template", None) is not None:
+            try:
+                return self._parsed_response(ids, messages, tools)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                LOGGER.debug("%s: its response template does not read a reply: %s", self.name, error)
+        marks = {token for token, text in self._control_ids.items() if text in CALL_MARKS}
+        if marks.intersection(ids):  # special tokens, which are left out of texts
+            said = self.split_thoughts(self._marks.text(ids, lambda some: self._decode_with(some, marks))).text
+        return one_form(said, tools)
+
+    def _parsed_response(self, ids: Sequence[int], messages: Conversation, tools: Sequence[Tool]) -> str:
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        found: Any = self.tokenizer.parse_response(text, prefix=self.prompt_text(messages), tools=definitions(tools))
+        calls = tuple(as_call(each) for each in found.get("tool_calls") or ())
+        return reply_text(Message(role="assistant", content=str(found.get("content") or "").strip(), tool_calls=calls))
+
+    def _decode_with(self, ids: Sequence[int], kept: set[int]) -> str:
+        """As `_decode`, with the texts of some special tokens."""
+        parts, start = list[str](), 0
+        for place, token in enumerate(ids):
+            if token in kept:
+                parts += [self._decode(ids[start:place]), self._control_ids[token]]
+                start = place + 1
+        return "".join([*parts, self._decode(ids[start:])])
+
+    def _refuse_other_marks(self, whole: Conversation, turns: Sequence[tuple[list[int], list[int]]]) -> None:
+        """Where a template says itself what the assistant wrote, refuse to differ: a mark for each turn, on all of its text.
+
+        Marks may hold the markup around a turn, or leave out what ends it: templates do both.
+        """
+        if self.plain or _GENERATION.search(self._template or "") is None or not self.tokenizer.is_fast:
+            return
+        marked: Any = self.tokenizer.apply_chat_template(
+            template_turns(self._merge_system(whole)),
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            **self._template_arguments(tools_of(whole)),
+        )
+        ids, marks = list(marked["input_ids"]), list(marked["assistant_masks"])
+        places = [range(len(prompt), len(prompt) + len(reply)) for prompt, reply in turns]
+        if any(ids[: place.stop] != [*prompt, *reply] for place, (prompt, reply) in zip(places, turns, strict=True)):
+            return  # a rewritten history, or text of control tokens: not the ids that the marks are for
+        starts = sum(mark > before for before, mark in pairwise([0, *marks]))
+        texts = [place[:-1] if ids[place[-1]] in self._control_ids else place for place in places]
+        if starts != len(turns) or not all(marks[at] for text in texts for at in text):
+            raise ModelError(
+                f"model {self.name}: the {{% generation %}} blocks of its chat template do not mark the assistant's turns.",
+                "Mend the template, or take these blocks out of it.",
+            )
+
     def _encode_chat_uncached(self, messages: Conversation, response_prefix: str) -> tuple[int, ...]:
-        marking = self._marking(*(each.content for each in messages), response_prefix)
+        messages = self._fitting(messages)
+        marking = self._marking(*texts_of(messages), response_prefix)
         ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
         # Some normalisers turn other text into a control token ("＜s＞" by NFKC). Then no two characters stay together.
-        if self._controls_in(ids) > self._control_count(tuple(each.role for each in messages), bool(response_prefix)):
+        if self._controls_in(ids) > self._control_count(tuple(map(harmless, messages)), bool(response_prefix)):
             marking = replace(marking, control_text=_EVERYWHERE)
             ids = self._encode_marked(self._prompt_text(messages, response_prefix, marking), marking)
         return (*self._leading_ids, *ids)
 
-    def _control_count_uncached(self, roles: tuple[Role, ...], with_prefix: bool) -> int:  # noqa: FBT001 - a cache's key
-        """How many control tokens the template itself writes for these turns."""
+    def _control_count_uncached(self, messages: Conversation, with_prefix: bool) -> int:  # noqa: FBT001 - a cache's key
+        """How many control tokens the template itself writes for turns that say nothing."""
         marking = self._marking()
-        harmless = tuple(Message(role=role, content="x") for role in roles)
-        return self._controls_in(self._encode_marked(self._prompt_text(harmless, "x" if with_prefix else "", marking), marking))
+        return self._controls_in(self._encode_marked(self._prompt_text(messages, "x" if with_prefix else "", marking), marking))
+
+    @cached_property
+    def _takes_tools(self) -> bool:
+        """Whether the chat template writes all that a conversation with tools holds."""
+        if self.plain:
+            return False
+        try:
+            rendered = self._render(probe(), generation_prompt=True)
+        except ModelError as error:
+            rendered = error.problem
+        missing = [word for word in PROBE_WORDS if word not in rendered]
+        if missing:
+            LOGGER.info("%s: its chat template knows no tools; they are told, called and answered in words.", self.name)
+        return not missing
+
+    def _fitting(self, messages: Conversation) -> Conversation:
+        """The conversation as the chat template can write it: with tools in words, where it knows none."""
+        written = as_text(messages)
+        return messages if written is messages or self._takes_tools else written
 
     def _controls_in(self, ids: Sequence[int]) -> int:
         return sum(token in self._control_ids for token in ids)
@@ -225,7 +353,7 @@ class ChatTokenizer:
         start = "" if self._thinking and not response_prefix else self._answer_start
         return self._render(marked, generation_prompt=True) + start + marking.text(response_prefix)
 
-    def _encode_reply(self, messages: Conversation, reply: str, marking: _Marking) -> list[int]:
+    def _encode_reply(self, messages: Conversation, reply: Message, marking: _Marking) -> list[int]:
         text = self._reply_text(messages, reply, marking)
         if not self._newline_ids:
             return self._encode_marked(text, marking)
@@ -236,25 +364,32 @@ class ChatTokenizer:
             return whole[len(prompt_ids) :]
         return self._encode_marked(marking.mark + text, marking)
 
-    def _reply_text(self, messages: Conversation, reply: str, marking: _Marking) -> str:
+    def _reply_text(self, messages: Conversation, reply: Message, marking: _Marking) -> str:
         if self.plain:
-            return f" {marking.text(reply)}"
+            return f" {marking.text(reply.content)}"
         marked = marking.messages(messages)
         prompt = self._prompt_text(messages, "", marking)
-        whole = self._render((*marked, assistant(marking.text(reply))), generation_prompt=False)
+        whole = self._render((*marked, *marking.messages((reply,))), generation_prompt=False)
+        if whole.startswith(prompt):
+            return whole.removeprefix(prompt)
         # A template whose prompt holds what its history drops (an empty thought): the reply follows as it is.
-        return whole.removeprefix(prompt) if whole.startswith(prompt) else marking.text(reply)
+        if not reply.tool_calls:
+            return marking.text(reply.content)
+        start = prompt.removesuffix(self._answer_start)
+        if not whole.startswith(start):
+            raise ModelError(
+                f"model {self.name}: its chat template writes a call elsewhere than where the model would.",
+                "Give another `chat_template`.",
+            )
+        return whole.removeprefix(start)
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-        turns = [{"role": each.role, "content": each.content} for each in self._merge_system(messages)]
         try:
             text = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=self._dated_template,
+                template_turns(self._merge_system(messages)),
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
-                date_string=_FIXED_DATE,
-                **dict.fromkeys(_THINKING_SWITCHES, self._thinking),
+                **self._template_arguments(tools_of(messages)),
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(
@@ -262,6 +397,12 @@ class ChatTokenizer:
                 "Turns must alternate user/assistant; else give another `chat_template`.",
             ) from error
         return str(text)
+
+    def _template_arguments(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        switches = dict.fromkeys(_THINKING_SWITCHES, self._thinking)
+        if not tools:
+            return {"chat_template": self._dated_template, "date_string": _FIXED_DATE, **switches}
+        return {"chat_template": self._tool_template, "tools": definitions(tools), "date_string": _FIXED_DATE, **switches}
 
     def _merge_system(self, messages: Sequence[Message]) -> Sequence[Message]:
         """For templates without a system turn: put its text before the first user turn's."""
@@ -375,7 +516,12 @@ class _Marking:
         return self.mark.join(text[start:end] for start, end in pairwise(bounds)) if places else text
 
     def messages(self, messages: Sequence[Message]) -> Conversation:
-        return tuple(Message(role=each.role, content=self.text(each.content)) for each in messages)
+        return tuple(mapped(each, self.text) for each in messages)
+
+
+def _dated(template: str | None) -> str | None:
+    """A template that writes the same date on every day."""
+    return f"{_FIXED_CLOCK}{template}" if template is not None and "strftime_now" in template else template
 
 
 def _control_tokens(tokenizer: Any) -> dict[int, str]:

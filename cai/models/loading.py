@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 
@@ -26,6 +26,9 @@ from constitution.messages import user
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+HeadKind: TypeAlias = Literal["language", "reward"]
+"""What a model ends in: logits of the next token, or rewards of the whole text (transformers' sequence classification)."""
 
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this a second thread costs more than it brings: a tiny model's layers take microseconds."""
@@ -46,6 +49,7 @@ class LoadedModel:
         dtype: Their precision.
         read: Reads the weights.
         config: The model's `config.json`.
+        head: With which the weights are read.
     """
 
     spec: ModelSpec
@@ -56,6 +60,7 @@ class LoadedModel:
     dtype: torch.dtype
     read: Callable[[], PreTrainedModel] = field(repr=False)
     config: dict[str, Any] = field(repr=False)
+    head: HeadKind = "language"
 
     @property
     def source(self) -> str:
@@ -75,7 +80,13 @@ class LoadedModel:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The weights, in evaluation mode. What was loaded, and where to, is said on the logger `cai.models`.
+        """The weights, read once; see `new_model`."""
+        return self.new_model()
+
+    def new_model(self) -> PreTrainedModel:
+        """The weights read anew, in evaluation mode, and not kept here: for whoever changes them.
+
+        What was loaded, and where to, is said on the logger `cai.models`.
 
         Raises:
             ModelError: If the files cannot be loaded as a causal language model.
@@ -86,12 +97,13 @@ class LoadedModel:
         return model
 
 
-def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
+def open_model(spec: ModelSpec, *, merge: bool = True, head: HeadKind | None = "language") -> LoadedModel:
     """Find a model, check it, load its tokenizer; its weights follow at the first use of `.model`.
 
     Args:
         spec: Which model, and how.
         merge: Whether an adapter is merged into the weights (for inference) or kept around them (for training).
+        head: With which head the weights are read; None: the one that they have.
 
     Raises:
         ModelError: One problem, with what to do.
@@ -110,6 +122,15 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
     if problems := check_model(spec.model_copy(update=here)):
         raise ProblemList(f"The model {spec} cannot be used:", problems)
     config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
+    head = head or ("reward" if has_reward_head(config) else "language")
+    if head == "reward" and not has_reward_head(config):
+        made_for = ", ".join(config.get("architectures") or ()) or "nothing that it names"
+        raise ModelError(
+            f"model {spec}: is no reward model (its config.json says {made_for}).",
+            "Train one with `cai reward`, or name a sequence classifier.",
+        )
+    if head == "language" and has_reward_head(config):
+        raise ModelError(f"model {spec}: is a reward model: it writes no text.", "Give a language model.")
     device = choose_device(spec)
     if spec.quantization is not None:
         check_quantization_device(spec.quantization, device)
@@ -119,9 +140,9 @@ def open_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
     fingerprint = model_fingerprint(place, dtype, tokenizer, spec.quantization)
 
     def read() -> PreTrainedModel:
-        return load_weights(spec, place, config, device, dtype, merge=merge)
+        return load_weights(spec, place, config, device, dtype, merge=merge, head=head)
 
-    return LoadedModel(spec, place, tokenizer, fingerprint, device, dtype, read, config)
+    return LoadedModel(spec, place, tokenizer, fingerprint, device, dtype, read, config, head)
 
 
 def load_model(spec: ModelSpec, *, merge: bool = True) -> LoadedModel:
@@ -163,16 +184,29 @@ def open_tokenizer(spec: ModelSpec) -> tuple[ChatTokenizer, int | None]:
     return _load_tokenizer(spec, folder), context_tokens
 
 
+def has_reward_head(config: dict[str, Any]) -> bool:
+    """Whether a `config.json` is that of a sequence classifier."""
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
 def load_weights(
-    spec: ModelSpec, place: ModelPlace, config: dict[str, Any], device: torch.device, dtype: torch.dtype, *, merge: bool = True
+    spec: ModelSpec,
+    place: ModelPlace,
+    config: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    merge: bool = True,
+    head: HeadKind = "language",
 ) -> PreTrainedModel:
     """The model itself, in evaluation mode, its adapter merged in or (with `merge=False`) around it as a `PeftModel`.
 
     An adapter is never merged into quantised weights, which could not hold the sum, nor into weights spread over devices: its
     layers then stay beside those of the model.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    auto: Any = AutoModelForCausalLM if head == "language" else AutoModelForSequenceClassification
     quantisation = quantization_settings(spec.quantization, config, dtype)
     quantised = quantisation is not None or stored_quantization(config) is not None
     placed = placement_settings(spec, device, quantised=quantised)
@@ -182,7 +216,7 @@ def load_weights(
     exact = place.adapter is not None and merge and not beside and weights_bytes < _MERGE_IN_FLOAT32_BYTES
     with no_bars(), said_when_slow(f"Reading the weights of {place.folder} ({weights_bytes / 1e9:.1f} GB)."):
         try:
-            model, report = cast("Any", AutoModelForCausalLM).from_pretrained(
+            model, report = auto.from_pretrained(
                 str(place.folder),
                 dtype=torch.float32 if exact else dtype,
                 use_safetensors=True,
@@ -205,7 +239,7 @@ def load_weights(
         except (ValueError, OSError, KeyError, TypeError, RuntimeError, ImportError) as error:
             raise ModelError(
                 f"model {place.folder}: cannot be loaded: {_first_line(error)}",
-                "It must be a causal language model that transformers itself knows; code from repositories is never run.",
+                "It must be a model that transformers itself knows; code from repositories is never run.",
             ) from error
     return model.eval()
 

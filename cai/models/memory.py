@@ -28,12 +28,13 @@ class MemoryUse:
 def memory_use() -> MemoryUse:
     """Of this process, all its GPUs together. Takes microseconds, and starts no GPU that is not in use."""
     rss_bytes = psutil.Process().memory_info().rss
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    # Another thread may be importing torch at this moment: then it is there, and has no `cuda` yet.
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_available() or not cuda.is_initialized():
         return MemoryUse(rss_bytes)
-    devices = range(torch.cuda.device_count())
-    held = sum(torch.cuda.memory_reserved(device) for device in devices)
-    return MemoryUse(rss_bytes, held, sum(torch.cuda.get_device_properties(device).total_memory for device in devices))
+    devices = range(cuda.device_count())
+    held = sum(cuda.memory_reserved(device) for device in devices)
+    return MemoryUse(rss_bytes, held, sum(cuda.get_device_properties(device).total_memory for device in devices))
 
 
 def return_free_memory() -> None:

@@ -5,12 +5,17 @@ What is malformed may be well the next time (`PassingFailure`); what the server 
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from typing import Any, TypeGuard, cast
 
 from cai.engines.base import FinishReason, Generation, GenerationRequest
 from cai.engines.server.exchange import Json, PassingFailure, Refusal
+from cai.models.call_forms import one_form
 from cai.models.thoughts import split_thoughts
+from constitution.messages import Message, Tool, tools_of
+from constitution.tool_text import OPENED, as_call, reply_text
 
 _ENDED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "stop_token", "end_turn", "matched_token"})
 _CUT = frozenset({"length", "max_tokens", "model_length", "max_length"})
@@ -38,15 +43,42 @@ def read_generation(content: Json, request: GenerationRequest, *, opens_thought:
         raise malformed("its choice has no message")
     said = cast("Json", message)
     prompt_tokens, completion_tokens = usage(content, counted)
-    finish = _finish(choice, completion_tokens, request.params.max_tokens)
+    tools = tools_of(request.messages)
+    finish = _finish(choice, completion_tokens, request.params.max_tokens, with_tools=bool(tools))
     written, thoughts = _text(said, "content"), _text(said, "reasoning_content") or _text(said, "reasoning")
     reply = split_thoughts(written, opened=opens_thought and not thoughts and not request.response_prefix)
     text = reply.text
     places = [place for stop in request.params.stop if stop and (place := text.find(stop)) >= 0]
     if places:
         text, finish = text[: min(places)], FinishReason.STOP
+    if tools:
+        text = _with_calls(text, said.get("tool_calls"), tools)
     thoughts = "\n".join(part for part in (thoughts.strip(), reply.thoughts) if part)
     return Generation(text, finish, prompt_tokens, completion_tokens, thoughts)
+
+
+def _with_calls(text: str, told: object, tools: Sequence[Tool]) -> str:
+    """The reply with its calls in the form in which replies are kept, whether or not the server took them out of the text.
+
+    A call that is none stays in it as a call that cannot be read, since that is what the model wrote.
+    """
+    if not told:
+        return one_form(text, tools)
+    if not isinstance(told, list):
+        raise malformed("`tool_calls` is no list")
+    try:
+        calls = tuple(map(as_call, cast("list[Any]", told)))
+    except (ValueError, RecursionError):
+        # As text of a server that is not to be trusted: in ASCII, since it may hold half a surrogate pair.
+        return f"{text}\n\n{OPENED}\n{_shown(cast('list[Any]', told))}".strip()
+    return reply_text(Message(role="assistant", content=text.strip(), tool_calls=calls))
+
+
+def _shown(told: Sequence[Any]) -> str:
+    try:
+        return json.dumps(told)
+    except RecursionError:
+        return "nested too deeply"
 
 
 def first_choice(content: Json) -> Json:
@@ -85,22 +117,23 @@ def malformed(what: str) -> PassingFailure:
 
 def _text(message: Json, key: str) -> str:
     value = message.get(key)
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
     if isinstance(value, list):  # parts, as in requests with pictures
         parts = [cast("Json", part).get("text") for part in cast("list[Any]", value) if isinstance(part, dict)]
-        if all(isinstance(part, str) for part in parts):
-            return "".join(cast("list[str]", parts))
-    raise malformed(f"`{key}` is no text")
+        value = "".join(cast("list[str]", parts)) if all(isinstance(part, str) for part in parts) else None
+    elif value is None:
+        return ""
+    if not isinstance(value, str):
+        raise malformed(f"`{key}` is no text")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise malformed(f"`{key}` holds half a surrogate pair, which has no UTF-8 form")
+    return value
 
 
-def _finish(choice: Json, completion_tokens: int, max_tokens: int) -> FinishReason:
+def _finish(choice: Json, completion_tokens: int, max_tokens: int, *, with_tools: bool) -> FinishReason:
     told = choice.get("finish_reason")
     if not isinstance(told, str | None):
         raise malformed("its finish reason is no text")
-    if told in _ENDED:
+    if told in _ENDED or (with_tools and _WITHHELD.get(told or "") == "tool_call"):
         return FinishReason.STOP
     if told in _CUT:
         return FinishReason.LENGTH

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from cai.engines.base import GenerationRequest, SamplingParams
 from cai.engines.server.exchange import Json
+from cai.models.tool_turns import definitions, mapped, template_turns
 from constitution.messages import Conversation, Message, user
 
 Dialect: TypeAlias = Literal["fields", "fields_0", "generation_config", "openai", "openai_unseeded"]
@@ -52,7 +53,7 @@ class Wording:
     def conversation(self, messages: Conversation) -> list[Json]:
         """The messages as JSON; what they say is data, so no text in them ends a turn."""
         merged = messages if self.takes_system else _merged_system(messages)
-        return [{"role": each.role, "content": self.neutralised(each.content)} for each in merged]
+        return template_turns([mapped(each, self.neutralised) for each in merged], arguments_as_text=True)
 
     def body(self, messages: Conversation, params: SamplingParams, noise_key: str = "", *, prefix: str = "") -> Json:
         """Of `POST /chat/completions`.
@@ -68,6 +69,8 @@ class Wording:
         if prefix:
             turns.append({"role": "assistant", "content": self.neutralised(prefix)})
             body |= CONTINUED
+        if tools := [tool for each in messages for tool in mapped(each, self.neutralised).tools]:
+            body["tools"] = definitions(tools)
         if params.stop:
             body["stop"] = list(params.stop)
         return body | self.sampling(params, noise_key) | self.template_switches()

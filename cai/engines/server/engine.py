@@ -31,6 +31,7 @@ from cai.errors import CaiError, EngineError, ModelError
 from cai.models.control_text import neutralised
 from cai.models.served import served_model
 from cai.models.spec import ModelSpec
+from cai.models.tool_turns import texts_of
 from constitution.messages import Conversation
 
 if TYPE_CHECKING:
@@ -420,5 +421,5 @@ def _at_hand(name: str) -> bool:
 
 
 def _estimate(messages: Conversation, response_prefix: str) -> int:
-    characters = sum(len(each.content) for each in messages) + len(response_prefix)
+    characters = sum(map(len, texts_of(messages))) + len(response_prefix)
     return characters // _CHARACTERS_PER_TOKEN + _TURN_TOKENS * (len(messages) + 1)

@@ -17,6 +17,7 @@ from cai.engines.server.answers import first_choice, is_logp, malformed, usage
 from cai.engines.server.bodies import Wording
 from cai.engines.server.exchange import Exchange, Json, Refusal
 from cai.errors import ModelError
+from cai.models.tool_turns import mapped
 
 if TYPE_CHECKING:
     from cai.models.chat import ChatTokenizer
@@ -85,7 +86,7 @@ def read_prompt_logprobs(content: Json) -> tuple[list[int], list[float]]:
 
 
 async def _by_prompt_logprobs(exchange: Exchange, wording: Wording, request: ScoreRequest) -> Scores:
-    from cai.engines.prefixes import common_prefix
+    from cai.engines.beginnings import common_prefix
 
     before, _ = read_prompt_logprobs(await exchange.post("/chat/completions", prompt_logprobs_body(wording, request)))
     sums: list[float] = []
@@ -152,7 +153,7 @@ async def _by_echo(
 
 
 def _text(tokenizer: ChatTokenizer, wording: Wording, request: ScoreRequest, continuation: str) -> str:
-    plain = tuple(each.model_copy(update={"content": wording.neutralised(each.content)}) for each in request.messages)
+    plain = tuple(mapped(each, wording.neutralised) for each in request.messages)
     return tokenizer.prompt_text(plain, wording.neutralised(request.response_prefix + continuation))
 
 
