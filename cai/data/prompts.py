@@ -5,10 +5,12 @@ Text is data here: control tokens, `{{ }}` and markup pass through as they are.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, cast
@@ -17,14 +19,16 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from cai.data.corpus import Corpus, StoredRows
+from cai.data.rows import TOOLS
 from cai.data.source import COLUMNS, PromptsSource
 from cai.data.tables import container_of, nearest, raw_rows
 from cai.data.text_files import BadRow, RawRow, kind_of
+from cai.data.tool_messages import ToolError, looks_like_tools, parse_calls, parse_tools, with_checked_tools
 from cai.data.transcripts import Exchange, common_prompt, looks_like_transcript, parse_transcript, split_exchange
 from cai.errors import DataError
 from cai.records import FailureRecord, Item
 from cai.store.canonical import fingerprint
-from constitution.messages import Message, Role, system
+from constitution.messages import Message, Role, spelt, system, tools_of, with_tools
 
 __all__ = ["PromptsSource", "ReadResult", "parse_messages", "read_items"]
 
@@ -40,6 +44,7 @@ _ROLES: dict[str, Role] = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "tool": "tool",
 }
 
 _CONTROL_TOKENS = re.compile(r"<\|[^<>|]*\|>|</?s>|\[/?INST\]|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>")
@@ -107,10 +112,10 @@ def read_items(source: PromptsSource) -> ReadResult:
 
 
 def parse_messages(value: Any) -> tuple[Message, ...]:
-    """A list of `{role, content}` (or `{from, value}`) objects as messages.
+    """A list of `{role, content}` (or `{from, value}`) objects as messages, with the calls of tools in them.
 
     Raises:
-        ValueError: If the value has another shape or a message an unknown role or no text.
+        ValueError: If the value has another shape, or a message an unknown role, no text, or calls of no known form.
     """
     if not isinstance(value, list):
         raise RowError("wrong_type", f"a conversation is a list of messages, this is {kind_of(value)}")
@@ -160,12 +165,15 @@ class _Reader:
         if self.columns.prompt not in row.values:
             raise RowError("missing_column", f"no {self.columns.prompt!r}; the row has {', '.join(row.values) or 'nothing'}")
         messages = self._messages(row.values, facts)
+        if looks_like_tools(row.values.get(TOOLS)):
+            del facts[TOOLS]
+        messages = _with_tools(messages, row.values)
         _check(messages)
         own_id = _own_id(row.values.get(id_name) if id_name else None)
         # The hash is of the row's own turns: a system message set for the whole source does not change who the item is.
-        uid = own_id or fingerprint([[m.role, m.content] for m in messages])[:16]
+        uid = own_id or fingerprint([spelt(m) for m in messages])[:16]
         if self.source.system is not None and messages[0].role != "system":
-            messages = (system(self.source.system), *messages)
+            messages = with_tools((system(self.source.system), *messages), tools_of(messages))
         tags = tuple(dict.fromkeys([*self.source.tags, *_tags(row.values.get("tags"))]))
         plain = {name: _plain(value) for name, value in facts.items() if value is not None}
         item = Item(uid=uid, messages=messages, tags=tags, facts=plain, source=row.place)
@@ -252,10 +260,29 @@ def _check(messages: tuple[Message, ...]) -> None:
             "ends_with_assistant", "the conversation ends with the assistant; set `last_reply: drop` to drop that turn"
         )
     last = messages[-1].content
+    if messages[-1].role == "tool":
+        return
     if not last.strip():
         raise RowError("empty_prompt", "the last user turn is empty")
     if not _CONTROL_TOKENS.sub("", last).strip():
         raise RowError("only_control_tokens", "the last user turn is made of control tokens only")
+
+
+def _with_tools(messages: tuple[Message, ...], values: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The conversation with the tools that its row offers.
+
+    Raises:
+        RowError: With all that is wrong with them, and with the calls in the conversation.
+    """
+    value = values.get(TOOLS)
+    try:
+        tools = parse_tools(value) if looks_like_tools(value) else ()
+    except ToolError as error:
+        raise RowError("tools", str(error)) from error
+    try:
+        return with_checked_tools(messages, tools)
+    except ToolError as error:
+        raise RowError("tool_calls", str(error)) from error
 
 
 def _refuse_without_utf8(item: Item) -> None:
@@ -266,6 +293,9 @@ def _refuse_without_utf8(item: Item) -> None:
 
 
 def _message(number: int, value: Any) -> Message:
+    if isinstance(value, str) and value.startswith("{"):  # a Parquet column of JSON, which `datasets` would decode
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
     if not isinstance(value, dict):
         raise RowError("wrong_type", f"message {number} is {kind_of(value)}, not an object with role and content")
     fields = cast("dict[str, Any]", value)
@@ -273,11 +303,18 @@ def _message(number: int, value: Any) -> Message:
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise RowError("unknown_role", f"message {number} has the role {name!r}; known are {', '.join(_ROLES)}")
+    try:
+        calls = parse_calls(fields.get("tool_calls"))
+    except ToolError as error:
+        raise RowError("tool_calls", f"message {number}: {error}") from error
+    if content is None and calls:
+        content = ""
     if not isinstance(content, str):
         raise RowError("wrong_type", f"the content of message {number} is {kind_of(content)}, not text")
-    if fields.get("tool_calls"):
-        raise RowError("tool_calls", f"message {number} calls tools; only text turns can be used")
-    return Message(role=role, content=content)
+    if role != "tool":
+        return Message(role=role, content=content, tool_calls=calls)
+    tool, answered = str(fields.get("name") or ""), str(fields.get("tool_call_id") or "")
+    return Message(role=role, content=content, tool_calls=calls, name=tool, tool_call_id=answered)
 
 
 def _exchange(value: Any) -> Exchange:

@@ -1,21 +1,25 @@
 """Data set rows as trainers take them: supervised rows with `messages`, preference rows with an explicit prompt.
 
 Conversational form throughout (TRL's and `datasets`'): `prompt` is a list of messages, `chosen` and `rejected` are lists with
-one assistant message each. No key is ever null. Each row says where it comes from.
+one assistant message each. No key is ever null. Each row says where it comes from. Conversations with tools are in OpenAI's
+form: `tool_calls` with objects as arguments, results of the role `tool`, and definitions in a column `tools`, as JSON text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cai.models.tool_turns import definitions, template_turns
 from cai.records import PreferenceRecord, RevisionRecord, SFTRecord
 from cai.store.files import PART_SUFFIX, atomic_file
-from constitution.messages import Message, assistant
+from constitution.messages import Message, tools_of
+from constitution.tool_text import as_reply
 
 Row: TypeAlias = dict[str, Any]
 RowKind: TypeAlias = Literal["sft", "preferences"]
@@ -23,6 +27,9 @@ FileSuffix: TypeAlias = Literal["jsonl", "parquet"]
 Rounds: TypeAlias = Literal["final", "all"]
 
 ROWS_PER_GROUP = 10_000
+TOOLS = "tools"
+"""The column with what the assistant may call."""
+_MESSAGES = frozenset({"messages", "prompt", "chosen", "rejected"})
 
 
 def sft_records(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") -> Iterator[SFTRecord]:
@@ -33,8 +40,15 @@ def sft_records(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") 
     is what it would have mended.
     """
     for record in records:
-        for reply, _ in _replies(record, rounds):
-            yield SFTRecord(uid=record.uid, replica=record.replica, messages=record.messages, reply=reply, tags=record.tags)
+        for reply in _replies(record, rounds):
+            yield SFTRecord(
+                uid=record.uid,
+                replica=record.replica,
+                round=reply.round,
+                messages=record.messages,
+                reply=reply.text,
+                tags=record.tags,
+            )
 
 
 def sft_rows(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") -> Iterator[Row]:
@@ -43,31 +57,55 @@ def sft_rows(records: Iterable[RevisionRecord], *, rounds: Rounds = "final") -> 
     The same replies as `sft_records`.
     """
     for record in records:
-        for reply, principle_ids in _replies(record, rounds):
+        for reply in _replies(record, rounds):
             yield {
-                "messages": _plain((*record.messages, assistant(reply))),
+                **exchange_columns(record.messages, reply.text),
                 "uid": record.uid,
                 "replica": record.replica,
                 "changed": record.changed,
-                "principle_ids": principle_ids,
+                "principle_ids": reply.principle_ids,
             }
 
 
 def preference_rows(records: Iterable[PreferenceRecord]) -> Iterator[Row]:
-    """Preference rows: `prompt`, `chosen`, `rejected`, the label's strength `p_chosen` and `margin_nats`, and their origin."""
-    for record in records:
-        yield {
-            "prompt": _plain(record.prompt),
-            "chosen": _plain((assistant(record.chosen),)),
-            "rejected": _plain((assistant(record.rejected),)),
-            "p_chosen": record.p_chosen,
-            "margin_nats": record.margin_nats,
-            "uid": record.uid,
-            "replica": record.replica,
-            "chosen_source": record.chosen_source,
-            "method": record.method,
-            "principle_ids": list(record.principle_ids),
-        }
+    """Preference rows (see `preference_row`)."""
+    return map(preference_row, records)
+
+
+def preference_row(record: PreferenceRecord) -> Row:
+    """A pair: `prompt`, `chosen`, `rejected`, the label's strength `p_chosen` and `margin_nats`, and its origin."""
+    return {
+        "prompt": template_turns(record.prompt),
+        "chosen": [reply_turn(record.prompt, record.chosen)],
+        "rejected": [reply_turn(record.prompt, record.rejected)],
+        **tools_column(record.prompt),
+        "p_chosen": record.p_chosen,
+        "margin_nats": record.margin_nats,
+        "label_source": record.label_source,
+        "uid": record.uid,
+        "replica": record.replica,
+        "number": record.number,
+        "chosen_source": record.chosen_source,
+        "rejected_source": record.rejected_source,
+        "method": record.method,
+        "principle_ids": list(record.principle_ids),
+    }
+
+
+def exchange_columns(prompt: Sequence[Message], reply: str) -> Row:
+    """`messages`, the reply last, and the tools that it may call."""
+    return {"messages": template_turns((*prompt, as_reply(reply, tools_of(prompt)))), **tools_column(prompt)}
+
+
+def reply_turn(prompt: Sequence[Message], reply: str) -> dict[str, Any]:
+    """A reply as the message that goes on from its prompt, with its calls where the prompt has tools."""
+    return template_turns((*prompt, as_reply(reply, tools_of(prompt))))[-1]
+
+
+def tools_column(messages: Sequence[Message]) -> Row:
+    """The column with the tools of a conversation, as JSON text: tables would pad objects. None without tools."""
+    tools = tools_of(messages)
+    return {TOOLS: json.dumps(definitions(tools), ensure_ascii=False)} if tools else {}
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -96,9 +134,32 @@ def write_parquet(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
     source, count = iter(rows), 0
     with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(source, ROWS_PER_GROUP)):
+            if any(TOOLS in row for row in group):
+                break
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
+    return _write_with_tools(path, chain(group, source), kind) if group else count
+
+
+def _write_with_tools(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
+    """Go on from a file of rows without tools: messages become JSON, the one column type that pads no arguments."""
+    pa: Any = import_module("pyarrow")
+    pq: Any = import_module("pyarrow.parquet")
+    schema = _schema(pa, kind, of_messages=pa.list_(pa.json_()))
+    as_texts = _schema(pa, kind, of_messages=pa.list_(pa.string()))
+    count = 0
+    with pq.ParquetFile(path) as plain, atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        before = (row for batch in plain.iter_batches() for row in batch.to_pylist())
+        source = chain(before, rows)
+        while group := list(islice(source, ROWS_PER_GROUP)):
+            encoded = [{name: _encoded(name, value) for name, value in row.items()} for row in group]
+            writer.write_table(pa.Table.from_pylist(encoded, schema=as_texts).cast(schema))
+            count += len(group)
     return count
+
+
+def _encoded(name: str, value: Any) -> Any:
+    return [json.dumps(each, sort_keys=True, ensure_ascii=False) for each in value] if name in _MESSAGES else value
 
 
 def write_rows(path: Path, rows: Iterable[Row], kind: RowKind) -> int:
@@ -143,28 +204,37 @@ def write_files(
     return tuple(names), total
 
 
-def _replies(record: RevisionRecord, rounds: Rounds) -> list[tuple[str, list[str]]]:
-    """Replies to learn, each with the principles that led to it; none of an item whose draft has a fault that stayed."""
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply to learn, its round (None: a draft), and the principles that led to it."""
+
+    text: str
+    round: int | None
+    principle_ids: list[str]
+
+
+def _replies(record: RevisionRecord, rounds: Rounds) -> list[_Reply]:
+    """None of an item whose draft has a fault that stayed."""
     if record.unmended:
         return []
     ids = [r.principle_id for r in record.rounds]
-    revisions = [(r.revision, ids[: n + 1]) for n, r in enumerate(record.rounds) if r.revision is not None]
-    if rounds == "all" and revisions:
-        return [(text, principle_ids) for text, principle_ids in revisions]
-    return [(record.final, ids)]
+    revisions = [_Reply(r.revision, r.round, ids[: n + 1]) for n, r in enumerate(record.rounds) if r.revision is not None]
+    if not revisions:
+        return [_Reply(record.draft, None, ids)]
+    # The last revision may be followed by rounds that found nothing to change: their principles agreed to it.
+    return revisions if rounds == "all" else [replace(revisions[-1], principle_ids=ids)]
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _schema(pa: Any, kind: RowKind) -> Any:
+def _schema(pa: Any, kind: RowKind, *, of_messages: Any = None) -> Any:
     text = pa.string()
-    messages = pa.list_(pa.struct([("content", text), ("role", text)]))
+    messages = of_messages or pa.list_(pa.struct([("content", text), ("role", text)]))
     fields: dict[str, Any] = {"uid": text, "replica": pa.int64(), "principle_ids": pa.list_(text)}
+    if of_messages is not None:
+        fields[TOOLS] = text
     if kind == "sft":
         fields |= {"messages": messages, "changed": pa.bool_()}
     else:
         fields |= {"prompt": messages, "chosen": messages, "rejected": messages, "p_chosen": pa.float64()}
-        fields |= {"margin_nats": pa.float64(), "chosen_source": text, "method": text}
+        fields |= {"margin_nats": pa.float64(), "number": pa.int64(), "method": text, "label_source": text}
+        fields |= {"chosen_source": text, "rejected_source": text}
     return pa.schema(sorted(fields.items()))

@@ -9,15 +9,17 @@ import re
 from dataclasses import dataclass
 
 from constitution.messages import Message, Role
+from constitution.tool_text import reply_text
 
 HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
 _MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A prompt that ends with a user turn, and the reply to it (None when there was none)."""
+    """A prompt that ends with a user turn, or a tool's result, and the reply to it (None when there was none)."""
 
     prompt: tuple[Message, ...]
     reply: str | None
@@ -46,7 +48,7 @@ def parse_transcript(text: str) -> tuple[Message, ...]:
 def split_exchange(messages: tuple[Message, ...]) -> Exchange:
     """Cut the last assistant turn off; it is the reply, what is before it the prompt."""
     if messages and messages[-1].role == "assistant":
-        return Exchange(messages[:-1], messages[-1].content)
+        return Exchange(messages[:-1], reply_text(messages[-1]))
     return Exchange(messages, None)
 
 

@@ -1,81 +1,164 @@
-"""Finished items → labelled pairs: engine in, records out. Every (item, replica) ends as a pair, kept without one, or failed.
+"""Finished items → labelled pairs: engines in, records out. Every (item, replica) ends with pairs, kept without, or failed.
 
-Knows no files. A judge that fails on one answer fails that pair alone.
+Knows no files. A judge that fails on one answer fails that item alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from functools import partial
+from itertools import islice
 from typing import TypeAlias
 
 from cai.engines.base import Engine, RequestFailure
-from cai.labels.letters import ORDERS, Compared, compare
+from cai.labels.alone import AnswerScore, score_answers, yes_no_spellings
+from cai.labels.candidates import Candidates, propose
+from cai.labels.ensemble import MarginScales, Voice, pair_margin
+from cai.labels.letters import ORDERS, Compared, Reasoning, compare, letter_spellings
 from cai.labels.settings import LabelSettings
 from cai.records import (
     ComparisonRecord,
     FailureRecord,
     LedgerEntry,
+    Method,
     Outcome,
     PreferenceRecord,
     RevisionRecord,
+    UndecidedRecord,
 )
-from cai.verdicts import Judged, VerdictOdds, judge
-from constitution.messages import Conversation
-from constitution.rendering import read_critique
-from constitution.schema import Constitution, Principle
-from constitution.selection import applicable
+from cai.verdicts import Judged
+from constitution.schema import Constitution
 
-Label: TypeAlias = PreferenceRecord | LedgerEntry | FailureRecord
 OnLabelEvent: TypeAlias = Callable[[int, int, int], None]
-"""(calls answered, calls in all) of the chunk in work, and pairs finished before it."""
+"""(calls answered, calls in all) of the chunk in work, and items finished before it."""
 
-SOURCES = {"draft_revision": ("revision", "draft"), "two_samples": ("sample", "sample")}
+Heard: TypeAlias = list[list[ComparisonRecord]] | RequestFailure
+"""What the labellers say of one item: for each of its pairs, every comparison."""
+
+SMALL_MARGIN = "the judge does not know"
+OTHER_WORDS = "the judge answers with other words"
+CONTRADICTION = "the two orders contradict each other"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Two answers to one prompt, and the principles they are judged by.
+class ItemLabels:
+    """What became of one (item, replica): its line in the ledger, its pairs, what was compared and stayed undecided."""
 
-    `grounds` holds (principle id, ground) of critiques of `second` that are written already.
-    """
-
-    uid: str
-    replica: int
-    conversation: Conversation
-    first: str
-    second: str
-    principles: tuple[Principle, ...]
-    tags: tuple[str, ...] = ()
-    grounds: tuple[tuple[str, str], ...] = ()
+    entry: LedgerEntry
+    pairs: tuple[PreferenceRecord, ...] = ()
+    undecided: tuple[UndecidedRecord, ...] = ()
+    failure: FailureRecord | None = None
 
 
 def run_labels(
     records: Iterable[RevisionRecord],
     constitution: Constitution,
-    feedback: Engine,
+    labellers: Sequence[Engine],
+    settings: LabelSettings,
+    *,
+    seed: int,
+    scales: Mapping[Voice, float] | None = None,
+    on_event: OnLabelEvent | None = None,
+) -> Iterator[ItemLabels]:
+    """Label every record; one result for each, in their order.
+
+    Args:
+        records: Finished items; replicas of an item follow each other.
+        constitution: Its principles judge.
+        labellers: The models that label.
+        settings: How.
+        seed: Of the run.
+        scales: For `ensemble: normalised`, from `MarginScales` over all records.
+        on_event: Told of progress.
+
+    Raises:
+        EngineError: If a model cannot label by this method at all.
+    """
+    proposals = propose(records, constitution, settings)
+    finished = 0
+    while chunk := list(islice(proposals, settings.chunk_items)):
+        groups = [each for each in chunk if isinstance(each, Candidates)]
+        report = _counting_from(finished, on_event) if on_event else None
+        labelled = iter(label_candidates(groups, labellers, settings, seed=seed, scales=scales, on_done=report))
+        for each in chunk:
+            yield next(labelled) if isinstance(each, Candidates) else ItemLabels(each)
+        finished += len(groups)
+
+
+def check_labeller(engine: Engine, method: Method) -> None:
+    """See that a model can label by a method; weights are not needed.
+
+    Raises:
+        EngineError: If the words that it is to answer with have no probability of their own: they are several tokens.
+    """
+    if method == "letters":
+        letter_spellings(engine.count_tokens)
+    elif method == "yes_no":
+        yes_no_spellings(engine.count_tokens)
+
+
+def margin_scales(
+    records: Iterable[RevisionRecord],
+    constitution: Constitution,
+    labellers: Sequence[Engine],
     settings: LabelSettings,
     *,
     seed: int,
     on_event: OnLabelEvent | None = None,
-) -> Iterator[Label]:
-    """Label every record.
-
-    Yields:
-        For each (uid, replica) exactly one of: a pair, a ledger entry that says why there is none, or a failure. In the order
-        of `records`.
-    """
-    proposals = _proposals(records, constitution, settings)
+) -> dict[Voice, float]:
+    """How large each voice's margins are over all records: what `ensemble: normalised` divides by. Decides nothing."""
+    scales = MarginScales()
+    groups = (each for each in propose(records, constitution, settings) if isinstance(each, Candidates))
     finished = 0
-    while chunk := list(islice(proposals, settings.chunk_items)):
-        pairs = [each for each in chunk if isinstance(each, Candidates)]
+    while chunk := list(islice(groups, settings.chunk_items)):
         report = _counting_from(finished, on_event) if on_event else None
-        labelled = iter(label_pairs(pairs, feedback, settings, seed=seed, on_done=report))
-        for each in chunk:
-            yield next(labelled) if isinstance(each, Candidates) else each
-        finished += len(pairs)
+        for heard in hear(chunk, labellers, settings, seed=seed, on_done=report):
+            for comparisons in [] if isinstance(heard, RequestFailure) else heard:
+                scales.add(comparisons)
+        finished += len(chunk)
+    return scales.result()
+
+
+def label_candidates(
+    groups: Sequence[Candidates],
+    labellers: Sequence[Engine],
+    settings: LabelSettings,
+    *,
+    seed: int,
+    scales: Mapping[Voice, float] | None = None,
+    on_done: Callable[[int, int], None] | None = None,
+) -> list[ItemLabels]:
+    """Judge the answers of several items; results in the order given. Arguments as for `run_labels`."""
+    heard = hear(groups, labellers, settings, seed=seed, on_done=on_done)
+    return [_labels(group, each, settings, scales) for group, each in zip(groups, heard, strict=True)]
+
+
+def hear(
+    groups: Sequence[Candidates],
+    labellers: Sequence[Engine],
+    settings: LabelSettings,
+    *,
+    seed: int,
+    on_done: Callable[[int, int], None] | None = None,
+) -> list[Heard]:
+    """Ask every labelling model about every pair; nothing is decided yet."""
+    all_of_them: list[Heard] = [[[] for _ in group.pairs] for group in groups]
+    for number, engine in enumerate(labellers):
+        report = _share_of(number, len(labellers), on_done) if on_done else None
+        by_letters = settings.method == "letters"
+        ask = _by_letters if by_letters else _by_answers
+        for place, found in enumerate(ask(groups, engine, number, settings, seed, report)):
+            before = all_of_them[place]
+            if isinstance(before, RequestFailure):
+                continue
+            if isinstance(found, RequestFailure):
+                all_of_them[place] = found
+            else:
+                for comparisons, more in zip(before, found, strict=True):
+                    comparisons.extend(more)
+    return all_of_them
 
 
 def _counting_from(finished: int, on_event: OnLabelEvent) -> Callable[[int, int], None]:
@@ -85,187 +168,196 @@ def _counting_from(finished: int, on_event: OnLabelEvent) -> Callable[[int, int]
     return tell
 
 
-def label_pairs(
-    pairs: Sequence[Candidates],
+def _share_of(number: int, labellers: int, on_done: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    def tell(done: int, total: int) -> None:
+        on_done(number * total + done, labellers * total)
+
+    return tell
+
+
+def _by_answers(
+    groups: Sequence[Candidates],
     engine: Engine,
-    settings: LabelSettings,
-    *,
-    seed: int,
-    on_done: Callable[[int, int], None] | None = None,
-) -> list[Label]:
-    """Judge pairs of answers; results in the order given. Swapping `first` and `second` turns the margin's sign."""
-    judged = _by_letters if settings.method == "letters" else _by_verdicts
-    compared = judged(pairs, engine, settings, seed, on_done)
-    return [_label(pair, outcome, settings) for pair, outcome in zip(pairs, compared, strict=True)]
-
-
-def _proposals(
-    records: Iterable[RevisionRecord], constitution: Constitution, settings: LabelSettings
-) -> Iterator[Candidates | LedgerEntry]:
-    if settings.candidates == "draft_revision":
-        for record in records:
-            if not record.changed:
-                yield _kept(record, _why_unchanged(record))
-            elif record.final == record.draft:
-                yield _kept(record, "the revision repeats the draft")
-            else:
-                yield _candidates(record, record.final, record.draft, constitution, settings, known=True)
-        return
-    for _, group in groupby(records, key=lambda record: record.uid):
-        replicas = list(group)
-        for one, other in zip(replicas[::2], replicas[1::2], strict=False):
-            if one.draft == other.draft:
-                yield _kept(one, "both samples are the same")
-            else:
-                yield _candidates(one, one.draft, other.draft, constitution, settings, known=False)
-            yield _kept(other, f"judged beside replica {one.replica}")
-        if len(replicas) % 2:
-            yield _kept(replicas[-1], "no second sample to compare with")
-
-
-def _kept(record: RevisionRecord, reason: str) -> LedgerEntry:
-    return LedgerEntry(uid=record.uid, replica=record.replica, outcome=Outcome.KEPT, reason=reason)
-
-
-def _why_unchanged(record: RevisionRecord) -> str:
-    if record.gate_closed:
-        return "the gate rejected the revision"
-    if record.unmended:
-        return "the revision was empty"
-    return "nothing to change" if record.rounds else "no principle applies"
-
-
-def _candidates(
-    record: RevisionRecord, first: str, second: str, constitution: Constitution, settings: LabelSettings, *, known: bool
-) -> Candidates | LedgerEntry:
-    principles = _judging(record, constitution, settings)
-    if not principles:
-        return _kept(record, "no principle to judge by")
-    # The first round's critique speaks of the draft: its ground need not be written again.
-    first_round = record.rounds[0] if known and record.rounds and record.rounds[0].critique else None
-    grounds = ((first_round.principle_id, read_critique(first_round.critique).ground),) if first_round else ()
-    return Candidates(
-        uid=record.uid,
-        replica=record.replica,
-        conversation=record.messages,
-        first=first,
-        second=second,
-        principles=principles,
-        tags=record.tags,
-        grounds=grounds,
-    )
-
-
-def _judging(record: RevisionRecord, constitution: Constitution, settings: LabelSettings) -> tuple[Principle, ...]:
-    if settings.principles == "applicable":
-        return applicable(constitution, record.tags)
-    wanted = {r.principle_id for r in record.rounds} if settings.principles == "used" else set(settings.principles)
-    if settings.principles == "used" and not wanted:
-        return applicable(constitution, record.tags)
-    return tuple(principle for principle in constitution.principles if principle.id in wanted)
-
-
-def _by_verdicts(
-    pairs: Sequence[Candidates],
-    engine: Engine,
+    labeller: int,
     settings: LabelSettings,
     seed: int,
     on_done: Callable[[int, int], None] | None,
-) -> list[list[ComparisonRecord] | RequestFailure]:
+) -> Iterator[Heard]:
     asked: list[Judged] = []
-    for pair in pairs:
-        known = dict(pair.grounds)
-        for principle in pair.principles:
-            for reply, ground in ((pair.first, None), (pair.second, known.get(principle.id))):
-                key = f"{seed}/{pair.uid}/{pair.replica}/verdict/0"
-                asked.append(Judged(pair.conversation, reply, principle, key, ground))
-    odds = iter(judge(engine, asked, ground_tokens=settings.ground_tokens, on_done=on_done))
-    outcomes: list[list[ComparisonRecord] | RequestFailure] = []
-    for pair in pairs:
-        found = [(principle, next(odds), next(odds)) for principle in pair.principles]
-        failed = [each for _, one, other in found for each in (one, other) if isinstance(each, RequestFailure)]
-        outcomes.append(
+    for group in groups:
+        for answer in group.answers:
+            known = dict(answer.grounds) if labeller == 0 and not settings.models else {}
+            for principle in group.principles:
+                key = f"{seed}/{group.uid}/{group.replica}/verdict/0"
+                asked.append(Judged(group.conversation, answer.text, principle, key, known.get(principle.id)))
+    scores = iter(score_answers(engine, asked, settings, on_done=on_done))
+    for group in groups:
+        rows = [[next(scores) for _ in group.principles] for _ in group.answers]
+        failed = [each for row in rows for each in row if isinstance(each, RequestFailure)]
+        yield (
             failed[0]
             if failed
             else [
-                ComparisonRecord(
-                    uid=pair.uid,
-                    replica=pair.replica,
-                    principle_id=principle.id,
-                    method="pointwise",
-                    order="none",
-                    margin_nats=one.log_odds_nats - other.log_odds_nats,
-                )
-                for principle, one, other in found
-                if isinstance(one, VerdictOdds) and isinstance(other, VerdictOdds)
+                [
+                    _comparison(group, number, labeller, principle.id, settings, one, other)
+                    for principle, one, other in zip(group.principles, rows[first], rows[second], strict=True)
+                    if isinstance(one, AnswerScore) and isinstance(other, AnswerScore)
+                ]
+                for number, (first, second) in enumerate(group.pairs)
             ]
         )
-    return outcomes
+
+
+def _comparison(
+    group: Candidates,
+    number: int,
+    labeller: int,
+    principle_id: str,
+    settings: LabelSettings,
+    one: AnswerScore,
+    other: AnswerScore,
+) -> ComparisonRecord:
+    return ComparisonRecord(
+        uid=group.uid,
+        replica=group.replica,
+        number=number,
+        labeller=labeller,
+        principle_id=principle_id,
+        method=settings.method,
+        order="none",
+        margin_nats=one.nats - other.nats,
+        mass_outside=max(one.mass_outside, other.mass_outside),
+    )
 
 
 def _by_letters(
-    pairs: Sequence[Candidates],
+    groups: Sequence[Candidates],
     engine: Engine,
-    settings: LabelSettings,  # noqa: ARG001 - same form as `_by_verdicts`
-    seed: int,  # noqa: ARG001
+    labeller: int,
+    settings: LabelSettings,
+    seed: int,  # noqa: ARG001 - same form as `_by_answers`
     on_done: Callable[[int, int], None] | None,
-) -> list[list[ComparisonRecord] | RequestFailure]:
-    asked = [Compared(p.conversation, p.first, p.second, principle) for p in pairs for principle in p.principles]
-    margins = iter(compare(engine, asked, on_done=on_done))
-    outcomes: list[list[ComparisonRecord] | RequestFailure] = []
-    for pair in pairs:
-        comparisons: list[ComparisonRecord] = []
+) -> Iterator[Heard]:
+    asked = [
+        Compared(group.conversation, group.answers[first].text, group.answers[second].text, principle)
+        for group in groups
+        for first, second in group.pairs
+        for principle in group.principles
+    ]
+    reasoning = Reasoning(settings.reasoning_tokens, settings.max_p_reasoned) if settings.reasoning_tokens else None
+    margins = iter(compare(engine, asked, reasoning=reasoning, debated=settings.debate, on_done=on_done))
+    for group in groups:
+        pairs: list[list[ComparisonRecord]] = []
         failure: RequestFailure | None = None
-        for principle in pair.principles:
-            found = next(margins)
-            if isinstance(found, RequestFailure):
-                failure = failure or found
-                continue
-            comparisons += [
-                ComparisonRecord(
-                    uid=pair.uid,
-                    replica=pair.replica,
-                    principle_id=principle.id,
-                    method="letters",
-                    order=order,
-                    margin_nats=margin,
-                    mass_outside=outside,
-                )
-                for order, margin, outside in zip(ORDERS, found.margins_nats, found.masses_outside, strict=True)
-            ]
-        outcomes.append(failure or comparisons)
-    return outcomes
+        for number in range(len(group.pairs)):
+            comparisons: list[ComparisonRecord] = []
+            for principle in group.principles:
+                found = next(margins)
+                if isinstance(found, RequestFailure):
+                    failure = failure or found
+                    continue
+                comparisons += [
+                    ComparisonRecord(
+                        uid=group.uid,
+                        replica=group.replica,
+                        number=number,
+                        labeller=labeller,
+                        principle_id=principle.id,
+                        method="letters",
+                        order=order,
+                        margin_nats=margin,
+                        mass_outside=outside,
+                        arguments=found.arguments,
+                    )
+                    for order, margin, outside in zip(ORDERS, found.margins_nats, found.masses_outside, strict=True)
+                ]
+            pairs.append(comparisons)
+        yield failure or pairs
 
 
-def _label(pair: Candidates, outcome: list[ComparisonRecord] | RequestFailure, settings: LabelSettings) -> Label:
-    if isinstance(outcome, RequestFailure):
-        return FailureRecord(uid=pair.uid, replica=pair.replica, stage="label", cause=outcome.cause, detail=outcome.detail)
-    margin = sum(each.margin_nats for each in outcome) / len(outcome)
-    undecided = abs(margin) < settings.min_margin_nats or margin == 0.0
-    if settings.method == "letters" and settings.require_agreement and _contradicting(outcome):
-        undecided = True
-    if undecided:
-        return LedgerEntry(uid=pair.uid, replica=pair.replica, outcome=Outcome.KEPT, reason="undecided")
-    first_source, second_source = SOURCES[settings.candidates]
-    chosen, rejected = (pair.first, pair.second) if margin > 0 else (pair.second, pair.first)
+def _labels(group: Candidates, heard: Heard, settings: LabelSettings, scales: Mapping[Voice, float] | None) -> ItemLabels:
+    if isinstance(heard, RequestFailure):
+        failure = FailureRecord(uid=group.uid, replica=group.replica, stage="label", cause=heard.cause, detail=heard.detail)
+        reason = f"{failure.stage}: {failure.cause}"
+        entry = LedgerEntry(uid=group.uid, replica=group.replica, outcome=Outcome.FAILED, reason=reason)
+        return ItemLabels(entry, failure=failure)
+    made = [_decided(group, number, comparisons, settings, scales) for number, comparisons in enumerate(heard)]
+    pairs = tuple(each for each in made if isinstance(each, PreferenceRecord))
+    undecided = tuple(each for each in made if isinstance(each, UndecidedRecord))
+    outcome = Outcome.PAIR if pairs else Outcome.KEPT
+    reason = "" if pairs else f"undecided: {undecided[0].reason}"
+    return ItemLabels(LedgerEntry(uid=group.uid, replica=group.replica, outcome=outcome, reason=reason), pairs, undecided)
+
+
+def _decided(
+    group: Candidates,
+    number: int,
+    comparisons: Sequence[ComparisonRecord],
+    settings: LabelSettings,
+    scales: Mapping[Voice, float] | None,
+) -> PreferenceRecord | UndecidedRecord:
+    weights = {principle.id: principle.weight for principle in group.principles}
+    together = partial(pair_margin, ensemble=settings.ensemble, weights=weights, scales=scales)
+    margin = together(comparisons)
+    first, second = (group.answers[place] for place in group.pairs[number])
+    of_the_pair = {
+        "uid": group.uid,
+        "replica": group.replica,
+        "number": number,
+        "prompt": group.conversation,
+        "method": settings.method,
+        "principle_ids": tuple(principle.id for principle in group.principles),
+        "comparisons": tuple(comparisons),
+        "tags": group.tags,
+    }
+    if reason := _why_undecided(comparisons, margin, together, settings):
+        return UndecidedRecord.model_validate(
+            {
+                **of_the_pair,
+                "margin_nats": margin,
+                "first": first.text,
+                "second": second.text,
+                "first_source": first.source,
+                "second_source": second.source,
+                "first_index": first.index,
+                "second_index": second.index,
+                "reason": reason,
+            }
+        )
+    chosen, rejected = (first, second) if margin > 0 else (second, first)
     return PreferenceRecord.model_validate(
         {
-            "uid": pair.uid,
-            "replica": pair.replica,
-            "prompt": pair.conversation,
-            "chosen": chosen,
-            "rejected": rejected,
-            "chosen_source": first_source if margin > 0 else second_source,
-            "p_chosen": min(settings.max_p_chosen, 1.0 / (1.0 + math.exp(-min(abs(margin), 700.0)))),
+            **of_the_pair,
             "margin_nats": abs(margin),
-            "method": settings.method,
-            "principle_ids": tuple(principle.id for principle in pair.principles),
-            "comparisons": tuple(outcome),
-            "tags": pair.tags,
+            "chosen": chosen.text,
+            "rejected": rejected.text,
+            "chosen_source": chosen.source,
+            "rejected_source": rejected.source,
+            "chosen_index": chosen.index,
+            "rejected_index": rejected.index,
+            "chosen_is_first": margin > 0,
+            "p_chosen": p_chosen(abs(margin), settings),
         }
     )
 
 
-def _contradicting(comparisons: Sequence[ComparisonRecord]) -> bool:
-    by_order = {order: sum(c.margin_nats for c in comparisons if c.order == order) for order in ORDERS}
-    return (by_order["first_second"] > 0) != (by_order["second_first"] > 0)
+def p_chosen(margin_nats: float, settings: LabelSettings) -> float:
+    """The label of a margin ≥ 0: its probability at the temperature, in [0.5, `max_p_chosen`]."""
+    return min(settings.max_p_chosen, 1.0 / (1.0 + math.exp(-min(margin_nats / settings.temperature, 700.0))))
+
+
+def _why_undecided(
+    comparisons: Sequence[ComparisonRecord],
+    margin: float,
+    together: Callable[[Sequence[ComparisonRecord]], float],
+    settings: LabelSettings,
+) -> str:
+    """Why there is no pair, or ""; `together` makes one margin of some comparisons, as `margin` was made of all."""
+    outside = sum(each.mass_outside for each in comparisons) / len(comparisons)
+    if outside > settings.max_mass_outside:
+        return OTHER_WORDS
+    if settings.method == "letters" and settings.require_agreement:
+        of_orders = [together([each for each in comparisons if each.order == order]) for order in ORDERS]
+        if min(of_orders) < 0.0 < max(of_orders):
+            return CONTRADICTION
+    return SMALL_MARGIN if abs(margin) < settings.min_margin_nats or margin == 0.0 else ""
