@@ -7,35 +7,52 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
+from transformers import TrainerCallback
 
 from cai.errors import TrainingError
+from cai.models.fingerprints import write_atomically
 from cai.models.loading import LoadedModel
+from cai.models.memory import return_free_memory
+from cai.training import processes
+from cai.training.card import CARD, model_card
 from cai.training.folder import TrainingFolder, disk_errors, locked
-from cai.training.logps import ReplyScorer, choose_layout
+from cai.training.held_out import FEWEST_PAIRS, Evaluating, HeldOut, units
+from cai.training.logps import ReplyScorer
 from cai.training.objectives import Objective
-from cai.training.packing import Layout
+from cai.training.opening import Opening
 from cai.training.plan import Step
-from cai.training.policy import Policy, load_policy, save_policy
-from cai.training.reference import ReferenceCache, reference_logps
-from cai.training.results import DroppedRow, OnEvent, TrainingResult
-from cai.training.rows import PairRow, ReplyRow, TrainingRow
-from cai.training.settings import DPOSettings, SFTSettings
+from cai.training.policy import Policy, load_policy, save_policy, whole_policy
+from cai.training.results import DroppedRow, MixedRows, OnEvent, TrainingResult
+from cai.training.reward_scorer import RewardScorer
+from cai.training.rows import PreferenceRow, ReplyRow, TrainingRow
+from cai.training.scorer import Scorer
+from cai.training.settings import DPOSettings, RewardSettings, SFTSettings
+from cai.training.sharding import gathered_weights
+from cai.training.stopping import EVAL_LOSS, Evaluation, Standing, evaluations_in, logged, rise, standing
+from cai.training.symptoms import symptoms
+from cai.training.tracker_packages import TENSORBOARD
+from cai.training.trackers import tensorboard
 from cai.training.trainer import StepTrainer, refuse_broken_weights, training_arguments
 
-# These change how a run is computed or kept, not what it computes: a resumed run may have others.
-_NOT_PART_OF_THE_RUN = {"save_every_steps", "tokens_per_forward", "reference_cache", "gradient_checkpointing"}
-
-SATURATED_MARGIN = 6.0
-"""A pair with βΔ above this has a loss below 0.0025 nats: its gradient is gone."""
-LOUD_DRIFT_NATS = 0.3
-"""Fall of the chosen replies' log-probability, in nats a token, that deserves a warning."""
+# These change how a run is computed or kept, not what it computes: a resumed run may have others. What is mixed in is told by
+# the rows, wherever the file lies.
+_NOT_PART_OF_THE_RUN = {
+    "save_every_steps",
+    "keep_checkpoints",
+    "tokens_per_forward",
+    "reference_cache",
+    "gradient_checkpointing",
+    "report_to",
+    "mix",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +63,68 @@ class Course:
         model: The policy before training, its weights not read yet.
         rows: Pairs or supervised rows.
         anchors: Kept drafts, for preference training.
+        held_out: Rows and anchors that are evaluated, and not trained on.
         dropped: Rows that were left out before.
         plan: The steps.
         objective: The loss.
         settings: Of the stage.
+        mixed: What of the rows was mixed in from files.
+        held_out_objective: The loss of held-out rows; None: that of the others.
     """
 
     model: LoadedModel
     rows: Sequence[TrainingRow]
     anchors: Sequence[ReplyRow]
+    held_out: Sequence[TrainingRow]
     dropped: Sequence[DroppedRow]
     plan: Sequence[Step]
     objective: Objective
-    settings: DPOSettings | SFTSettings
+    settings: DPOSettings | SFTSettings | RewardSettings
+    mixed: tuple[MixedRows, ...] = ()
+    held_out_objective: Objective | None = None
+
+    def scorer(self, policy: Policy) -> Scorer:
+        """Of what the loss is made of."""
+        scorer = RewardScorer if isinstance(self.settings, RewardSettings) else ReplyScorer
+        return scorer(policy.model, policy.compute_dtype)
 
     def fingerprint(self) -> str:
         """Hash of all that decides the trained weights."""
         settings = {
             name: value for name, value in self.settings.model_dump(mode="json").items() if name not in _NOT_PART_OF_THE_RUN
         }
-        rows = [[row.uid, row.replica, row.group.prompt_ids, row.group.replies, _strength(row)] for row in self.rows]
-        anchors = [[row.uid, row.replica, row.group.prompt_ids, row.group.replies] for row in self.anchors]
-        content = [1, type(self.settings).__name__, self.model.fingerprint, settings, rows, anchors]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        settings["learning_rate"] = self.settings.peak_learning_rate
+        digest = hashlib.sha256()
+        heads: list[Any] = [4, type(self.settings).__name__, self.model.fingerprint, settings]
+        for part in (heads, *self._rows_content()):
+            digest.update(json.dumps(part, separators=(",", ":")).encode() + b"\n")
+        return digest.hexdigest()
+
+    def _rows_content(self) -> Iterator[list[Any]]:
+        """One by one: together, as text, they are many times as large as the rows."""
+        for kind, rows in (("rows", self.rows), ("anchors", self.anchors), ("held out", self.held_out)):
+            yield [kind, len(rows)]
+            yield from map(_content, rows)
 
 
-def _strength(row: TrainingRow) -> float | None:
-    return row.p_chosen if isinstance(row, PairRow) else None
+def _content(row: TrainingRow) -> list[Any]:
+    pairs = [dataclasses.astuple(pair) for pair in row.pairs] if isinstance(row, PreferenceRow) else None
+    group = row.group
+    return [row.uid, row.replica, group.prompt_ids, group.replies, group.unscored, group.beginnings, pairs]
 
 
-def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: OnEvent | None) -> TrainingResult:
+def run_course(
+    course: Course,
+    output_folder: Path,
+    *,
+    resume: bool,
+    on_event: OnEvent | None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingResult:
     """Train, save, and say how it went; a finished run with the same fingerprint is returned as it is.
+
+    Under `torchrun` or `accelerate launch` all processes call this with the same arguments, and get the same result; the first
+    one writes the folder.
 
     Raises:
         TrainingError: Another process trains in the folder, or the model lies in it; the disk is full, memory runs out, the
@@ -85,139 +133,147 @@ def run_course(course: Course, output_folder: Path, *, resume: bool, on_event: O
     if output_folder.resolve() == course.model.place.folder.resolve():
         raise TrainingError(f"{output_folder}: the model to be trained lies here", "give another output folder")
     PartialState: Any = import_module("accelerate").PartialState  # slow to load, and without types
-    main_process = PartialState(cpu=course.model.device.type == "cpu").is_main_process
+    PartialState(cpu=course.model.device.type == "cpu")  # lets the processes know each other
     folder = TrainingFolder(output_folder, course.fingerprint())
-    with disk_errors(output_folder), locked(output_folder, main_process=main_process), _memory_errors(), _flushed_denormals():
-        if resume and (result := folder.finished()) is not None:
+    with (
+        disk_errors(output_folder),
+        locked(output_folder, main_process=processes.is_first()),
+        _memory_errors(),
+        flushed_denormals(),
+    ):
+        if resume and (result := processes.from_first(folder.finished())) is not None:
             return result
-        return _train(course, folder, resume=resume, on_event=on_event)
-
-
-def _train(course: Course, folder: TrainingFolder, *, resume: bool, on_event: OnEvent | None) -> TrainingResult:
-    started = time.monotonic()
-    settings, policy = course.settings, load_policy(course.model, course.settings)
-    checkpoint = folder.resumable() if resume else None
-    arguments: Any = training_arguments(settings, len(course.plan), folder.checkpoints, course.model.device)
-    warnings: list[str] = []
-    if arguments.process_index == 0 and folder.prepare(checkpoint[1] if checkpoint else None) and resume:
-        warnings.append("the folder held a run on other rows, model or settings; training started from the beginning")
-    scorer = ReplyScorer(policy.model, policy.compute_dtype)
-    groups = [row.group for row in course.rows]
-    device = arguments.device
-    policy.model.to(device)
-    with policy.as_reference():
-        layout, reason = choose_layout(policy.model, scorer, groups, device)
-    rows, computed = _with_reference(course, policy, folder, scorer, layout=layout, arguments=arguments, on_event=on_event)
-    trainer = StepTrainer(
-        policy.model,
-        arguments,
-        rows=rows,
-        anchors=course.anchors,
-        plan=course.plan,
-        epochs=settings.epochs,
-        scorer=scorer,
-        objective=course.objective,
-        layout=layout,
-        tokens_per_forward=settings.tokens_per_forward,
-        on_metrics=folder.add_metrics,
-        on_event=on_event,
-    )
-    cast("Any", trainer).train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
-    scorer.close()
-    refuse_broken_weights(policy.model, len(course.plan))
-    lines = folder.metrics()
-    if isinstance(settings, DPOSettings):
-        warnings += _warnings(lines, len(course.plan) // settings.epochs)
-        if reason:
-            warnings.append(f"prompts were computed once for each reply: {reason}")
-    result = TrainingResult(
-        fingerprint=folder.fingerprint,
-        folder=folder.path,
-        adapter=folder.adapter if policy.has_adapter and course.model.spec.adapter is None else None,
-        steps=len(course.plan),
-        resumed_from_step=checkpoint[1] if checkpoint else 0,
-        trained_rows=len(course.rows),
-        anchors=len(course.anchors),
-        dropped=tuple(course.dropped),
-        layout=layout,
-        dtype=str(course.model.dtype).removeprefix("torch."),
-        reference_computed=computed,
-        first_metrics=lines[0] if lines else {},
-        last_metrics=lines[-1] if lines else {},
-        warnings=tuple(warnings),
-        seconds=round(time.monotonic() - started, 3),
-    )
-    if trainer.is_world_process_zero():
-        save_policy(policy, folder.path, folder.adapter, merge=settings.merge)
-        folder.finish(result)
-    trainer.accelerator.wait_for_everyone()
+        result = _train(course, folder, resume=resume, on_event=on_event, callbacks=callbacks)
+    # The Trainer refers to itself: without this, its model and optimizer stay until garbage happens to be collected.
+    return_free_memory()
     return result
 
 
-def _with_reference(
-    course: Course,
-    policy: Policy,
-    folder: TrainingFolder,
-    scorer: ReplyScorer,
-    *,
-    layout: Layout,
-    arguments: Any,
-    on_event: OnEvent | None,
-) -> tuple[list[TrainingRow], int]:
-    """The rows, pairs among them with their reference log-probabilities, and how many of these had to be computed."""
-    pairs = [row for row in course.rows if isinstance(row, PairRow)]
-    if not pairs or not isinstance(course.settings, DPOSettings):
-        return list(course.rows), 0
+def _train(
+    course: Course, folder: TrainingFolder, *, resume: bool, on_event: OnEvent | None, callbacks: Sequence[TrainerCallback]
+) -> TrainingResult:
+    started = time.monotonic()
     settings = course.settings
-    cache_folder = folder.path / "reference" if settings.reference_cache is None else Path(settings.reference_cache)
-    cache = ReferenceCache(cache_folder, f"{course.model.fingerprint} {layout}")
-    with policy.as_reference():
-        found, computed = reference_logps(
-            policy.model,
-            scorer,
-            [row.group for row in pairs],
-            cache,
-            layout=layout,
-            tokens_per_forward=settings.tokens_per_forward,
-            device=arguments.device,
-            rank=arguments.process_index,
-            world=arguments.world_size,
-            gather=_gather if arguments.world_size > 1 else None,
-            on_event=on_event if arguments.process_index == 0 else None,
+    checkpoint, before = processes.from_first(_checkpoint(folder) if resume else (None, None))
+    # Killed after it had stopped early: nothing is left to train.
+    plan = course.plan[: checkpoint[1]] if checkpoint and before and before.stops(settings.patience) else course.plan
+    arguments = training_arguments(settings, len(plan), folder.checkpoints, course.model.device)
+    policy = load_policy(course.model, settings)
+    warnings: list[str] = []
+    if processes.is_first() and folder.prepare(checkpoint[1] if checkpoint else None) and resume:
+        warnings.append("the folder held a run on other rows, model or settings; training started from the beginning")
+    scorer = course.scorer(policy)
+    device: torch.device = cast("Any", arguments).device
+    opening = Opening(course.rows, course.held_out, settings, policy, folder.path, scorer, device, on_event)
+    trainer = StepTrainer(
+        policy.model,
+        arguments,
+        make_rows=opening,
+        anchors=course.anchors,
+        plan=plan,
+        epochs=settings.epochs,
+        scorer=scorer,
+        objective=course.objective,
+        tokens_per_forward=settings.tokens_per_forward,
+        evaluation=_evaluation(course, policy, scorer),
+        on_metrics=folder.add_metrics,
+        on_event=on_event,
+        measure=opening.measure,
+        callbacks=callbacks if TENSORBOARD not in settings.report_to else (*callbacks, *tensorboard(folder.tensorboard)),
+    )
+    cast("Any", trainer).train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+    steps = int(trainer.state.global_step)
+    kept = trainer.keep_best() if settings.patience is not None else steps
+    refuse_broken_weights(policy.model, kept)
+    weights = gathered_weights(cast("Any", trainer).model_wrapped, trainer.accelerator)
+    result: TrainingResult | None = None
+    if processes.is_first():
+        lines = [line for line in folder.metrics() if "loss" in line]
+        held_out_metrics = {int(line["step"]): line for line in folder.metrics() if EVAL_LOSS in line}
+        warnings += _warnings(course, lines, evaluations_in(list(held_out_metrics.values())), kept)
+        warnings += [opening.warning] if opening.warning else []
+        if opening.reason:
+            warnings.append(f"rows were padded, and what replies share computed for each of them: {opening.reason}")
+        result = TrainingResult(
+            fingerprint=folder.fingerprint,
+            folder=folder.path,
+            adapter=folder.adapter if policy.has_adapter and course.model.spec.adapter is None else None,
+            steps=steps,
+            planned_steps=len(course.plan),
+            kept_step=kept,
+            resumed_from_step=checkpoint[1] if checkpoint else 0,
+            trained_rows=units(course.rows),
+            anchors=len(course.anchors),
+            held_out=units(course.held_out),
+            mixed=course.mixed,
+            dropped=tuple(course.dropped),
+            path=scorer.path,
+            dtype=str(course.model.dtype).removeprefix("torch."),
+            reference_computed=opening.computed,
+            first_metrics=lines[0] if lines else {},
+            last_metrics=lines[-1] if lines else {},
+            held_out_metrics=held_out_metrics.get(kept, {}),
+            warnings=tuple(warnings),
+            seconds=round(time.monotonic() - started, 3),
         )
-    return [dataclasses.replace(row, reference=logps) for row, logps in zip(pairs, found, strict=True)], computed
+        whole = policy if weights is None else whole_policy(policy, settings, weights)
+        save_policy(whole, folder.path, folder.adapter, merge=settings.merge)
+        card = model_card(result, course.model, settings, label_strength=_label_strength(course))
+        write_atomically(folder.path / CARD, card)
+        folder.finish(result, keep_checkpoints=settings.keep_checkpoints)
+    return cast("TrainingResult", processes.from_first(result))
 
 
-def _gather(found: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    return import_module("accelerate.utils").gather_object(found)
-
-
-def _warnings(lines: Sequence[dict[str, float]], steps_per_epoch: int) -> list[str]:
-    """What the last epoch's metrics say a reader should know."""
-    last = [line for line in lines if line["step"] > lines[-1]["step"] - steps_per_epoch]
-
-    def mean(name: str) -> float:
-        values = [line[name] for line in last if name in line]
-        return sum(values) / len(values) if values else 0.0
-
-    found: list[str] = []
-    if (drift := mean("drift/chosen")) < -LOUD_DRIFT_NATS:
-        found.append(
-            f"chosen replies lost {-drift:.2f} nats a token against the reference: raise nll_weight or beta, "
-            "or lower learning_rate"
+def _warnings(
+    course: Course, lines: Sequence[dict[str, float]], evaluations: Sequence[Evaluation], kept_step: int
+) -> list[str]:
+    """What logged lines and evaluations say that the reader should know."""
+    warnings: list[str] = []
+    settings = course.settings
+    if isinstance(settings, DPOSettings):
+        warnings += symptoms(lines, steps_per_epoch=len(course.plan) // settings.epochs, pairs=units(course.rows))
+    if 0 < (held_out := units(course.held_out)) < FEWEST_PAIRS:
+        warnings.append(f"only {held_out} rows were held out: their figures say little; from {FEWEST_PAIRS} on they begin to")
+    if (risen := rise(evaluations, kept_step)) is not None:
+        warnings.append(
+            f"the held-out loss was lowest after step {risen.step} ({risen.loss:.4f}) and has risen since: fewer epochs, or "
+            "patience, which keeps the best weights"
         )
-    if (margin := mean("rewards/margins")) > SATURATED_MARGIN:
-        found.append(
-            f"reward margins are saturated (mean {margin:.1f}): the pairs teach nothing more; fewer epochs, a lower "
-            "learning_rate or a larger beta keep the model nearer to what it was"
+    if rewritten := sum(isinstance(row, ReplyRow) and len(row.group.replies) > 1 for row in course.rows):
+        warnings.append(
+            f"in {rewritten} conversations the chat template rewrites earlier turns: each was read in its own context"
         )
-    if mean("rewards/accuracies") < 0.5:
-        found.append("in the last epoch the policy preferred the chosen reply in fewer than half of the pairs")
-    return found
+    warnings += [
+        f"{each.path}: has too few rows to mix in; they are {each.share:.1%} of what is learned, not {each.wanted_share:.1%}"
+        for each in course.mixed
+        if each.exhausted
+    ]
+    return warnings
+
+
+def _checkpoint(folder: TrainingFolder) -> tuple[tuple[Path, int] | None, Standing | None]:
+    """The checkpoint to go on from, and where its evaluations left training."""
+    found = folder.resumable()
+    return found, standing(evaluations_in(logged(found[0]))) if found else None
+
+
+def _label_strength(course: Course) -> float | None:
+    labels = [pair.p_chosen for row in course.rows if isinstance(row, PreferenceRow) for pair in row.pairs]
+    return fmean(labels) if labels else None
+
+
+def _evaluation(course: Course, policy: Policy, scorer: Scorer) -> Evaluating | None:
+    if not course.held_out:
+        return None
+    settings = course.settings
+    as_reference = policy.as_reference if policy.has_adapter else None
+    objective = course.held_out_objective or course.objective
+    held_out = HeldOut(course.held_out, scorer, objective, settings.tokens_per_forward, as_reference)
+    return Evaluating(held_out, settings.eval_every_steps or len(course.plan) // settings.epochs, settings.patience)
 
 
 @contextlib.contextmanager
-def _flushed_denormals() -> Generator[None]:
+def flushed_denormals() -> Generator[None]:
     """Saturated pairs have denormal gradients, which CPUs compute a hundred times slower: they count as zero in here."""
     torch.set_flush_denormal(True)
     try:

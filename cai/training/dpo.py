@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from transformers import TrainerCallback
 
 from cai.errors import TrainingError
 from cai.models.spec import ModelSpec
 from cai.records import PreferenceRecord, SFTRecord
 from cai.training.course import Course, run_course
+from cai.training.held_out import refuse_empty_sides, split
+from cai.training.loss_table import LOSSES
 from cai.training.objectives import PreferenceObjective
 from cai.training.plan import plan_steps
 from cai.training.policy import open_policy
@@ -26,6 +30,7 @@ def train_dpo(
     *,
     resume: bool = True,
     on_event: OnEvent | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Direct preference optimisation (Rafailov et al. 2023, eq. 7) with soft labels, started from and held near `model_spec`.
 
@@ -41,6 +46,7 @@ def train_dpo(
         output_folder: What it holds afterwards is described in `cai.training.folder`.
         resume: Go on with what an interrupted run with the same model, rows and settings left there; False: start anew.
         on_event: Told after every forward pass of the reference and every optimizer step.
+        callbacks: More callbacks for transformers' Trainer.
 
     Raises:
         ModelError: The model cannot be found or loaded.
@@ -48,7 +54,7 @@ def train_dpo(
         ProblemList: Rows are too long and `overlong` is "refuse".
     """
     course = dpo_course(model_spec, pairs, anchors, settings)
-    return run_course(course, Path(output_folder), resume=resume, on_event=on_event)
+    return run_course(course, Path(output_folder), resume=resume, on_event=on_event, callbacks=callbacks)
 
 
 def dpo_course(
@@ -57,20 +63,32 @@ def dpo_course(
     """What `train_dpo` would train on what, its steps and its fingerprint. Reads a tokenizer, and no weights."""
     model = open_policy(model_spec, settings)
     longest = min(settings.max_length_tokens, model.context_tokens)
-    rows, dropped = encode_pairs(pairs, model.tokenizer, settings, longest, max_p_chosen=settings.max_p_chosen)
+    rows, dropped = encode_pairs(
+        pairs,
+        model.tokenizer,
+        settings,
+        longest,
+        max_p_chosen=settings.max_p_chosen,
+        most_pairs=settings.batch_pairs,
+        openings=LOSSES[settings.loss].needs_openings,
+    )
     kept, dropped_anchors = encode_replies(anchors, model.tokenizer, settings, longest, kind="anchor")
+    used = kept if settings.anchor_weight > 0 and settings.anchors_per_pair > 0 else []
     if not rows:
         raise TrainingError(
             f"there is no pair to train on{describe_dropped(dropped)}", "label more items, or raise max_length_tokens"
         )
-    used = kept if settings.anchor_weight > 0 and settings.anchors_per_pair > 0 else []
+    rows, held_out = split(rows, settings.holdout_share)
+    used, held_out_anchors = split(used, settings.holdout_share)
+    refuse_empty_sides(rows, held_out, settings)
     plan = plan_steps(
-        len(rows),
+        [len(row.pairs) for row in rows],
         epochs=settings.epochs,
         batch=settings.batch_pairs,
         seed=settings.seed,
         anchors=len(used),
-        anchors_per_row=settings.anchors_per_pair,
+        anchors_per_unit=settings.anchors_per_pair,
     )
     objective = PreferenceObjective(settings)
-    return Course(model, rows, used, (*dropped, *dropped_anchors), plan, objective, settings)
+    apart = (*held_out, *held_out_anchors)
+    return Course(model, rows, used, apart, (*dropped, *dropped_anchors), plan, objective, settings)

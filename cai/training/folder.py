@@ -2,9 +2,11 @@
 
 config.json, *.safetensors, tokenizer …   the trained model, for `from_pretrained`
 adapter/                                  the LoRA adapter alone
+README.md                                 the model's card
 metrics.jsonl                             one line for each logged step
-reference/                                log-probabilities under the reference model
-checkpoints/                              while training is not finished
+tensorboard/                              the same for TensorBoard, if it was asked for
+reference/                                log-probabilities under the reference model, and some whole distributions
+checkpoints/                              while training is not finished; then the weights, if they are to be kept
 run.json                                  fingerprint of what is trained on what, written first
 training.json                             the result, written last: its presence means that the rest is whole
 """
@@ -25,7 +27,7 @@ from safetensors import SafetensorError
 from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
 from cai.training.results import TrainingResult
-from cai.training.trainer import COMPLETE, MAKE_ROOM
+from cai.training.trainer import COMPLETE, MAKE_ROOM, drop_optimizer, whole_checkpoints
 
 LOCK_NAME = ".lock"
 
@@ -44,6 +46,7 @@ class TrainingFolder:
         self.metrics_path = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
+        self.tensorboard = path / "tensorboard"
         self._result_path = path / "training.json"
         self._run_path = path / "run.json"
 
@@ -62,8 +65,8 @@ class TrainingFolder:
         """The newest whole checkpoint of a run with this very fingerprint and its step, or None."""
         if not self._is_ours():
             return None
-        steps = [int(mark.parent.name.rpartition("-")[2]) for mark in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-        return (self.checkpoints / f"checkpoint-{max(steps)}", max(steps)) if steps else None
+        found = whole_checkpoints(self.checkpoints)
+        return (found[-1][1], found[-1][0]) if found else None
 
     def _is_ours(self) -> bool:
         try:
@@ -85,6 +88,7 @@ class TrainingFolder:
             cleared = self._run_path.exists() and not self._is_ours()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.adapter, ignore_errors=True)
+            shutil.rmtree(self.tensorboard, ignore_errors=True)
             self.metrics_path.unlink(missing_ok=True)
             for weights in self.path.glob("*.safetensors*"):
                 weights.unlink()
@@ -112,10 +116,17 @@ class TrainingFolder:
                     break  # a torn last line
         return lines
 
-    def finish(self, result: TrainingResult) -> None:
-        """Declare the run finished; its checkpoints are no longer needed."""
+    def finish(self, result: TrainingResult, *, keep_checkpoints: bool = False) -> None:
+        """Declare the run finished; nobody resumes from its checkpoints any more, and the trained model is one of them."""
         write_atomically(self._result_path, json.dumps(result.as_json(), indent=2) + "\n")
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if not keep_checkpoints:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            return
+        for step, checkpoint in whole_checkpoints(self.checkpoints):
+            if step == result.kept_step:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            else:
+                drop_optimizer(checkpoint)
 
 
 def finished_files(path: Path) -> list[Path]:

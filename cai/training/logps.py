@@ -1,23 +1,23 @@
-"""Log-probabilities of replies under a causal language model, without ever making logits of every position.
+"""Log-probabilities of replies under a causal language model, and losses of them, without ever making logits of every position.
 
-Works with any transformers causal model, bare, LoRA-wrapped or under DDP. Shape suffixes as in `packing`, and V vocabulary,
-N tokens, R sequences.
+Works with any transformers causal model, bare, LoRA-wrapped, or under DDP or FSDP. Shape suffixes as in `packing`, and
+V vocabulary, D hidden size, N tokens.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from cai.errors import TrainingError
-from cai.training.packing import Layout, PackedBatch, TokenGroup, pack
-
-# Largest difference in a reply's log-probability (nats a token) between the two layouts that rounding explains.
-SAME_LOGP_NATS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+from cai.training.attention import Path
+from cai.training.divergence import head_divergences, logit_divergences
+from cai.training.head import Head, LossOf, fused_loss, head_logps, sum_dtype, wide_dtype
+from cai.training.packing import PackedBatch
+from cai.training.scorer import Scorer, at_slots, inner_model
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -28,7 +28,7 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        wide = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
+        wide = wide_dtype(logits_NV.dtype)
         N = logits_NV.shape[0]
         normalizer_N = torch.empty(N, dtype=wide, device=logits_NV.device)
         logps_N = torch.empty_like(normalizer_N)
@@ -72,130 +72,166 @@ def token_logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 def sequence_logps(token_logps_M: Tensor, sequence_M: Tensor, sequences: int) -> Tensor:
     """Sum log-probabilities of tokens by the sequence they belong to.
 
-    Sums are float64: float32 sums over thousands of nats are off by 1e-4, which the difference of two of them would show.
-
-    Each token's sequence is in [0, sequences). The result is logps_R, in nats.
+    Each token's sequence is in [0, sequences). The result is logps_R, in nats. Values of more dimensions [M, …] give [R, …].
 
     Raises:
         ValueError: If a sequence has no token; its log-probability would silently be 0.
     """
     if torch.bincount(sequence_M, minlength=sequences).min() == 0:
         raise ValueError("a sequence has no scored token")
-    sums_R = torch.zeros(sequences, dtype=torch.float64, device=token_logps_M.device)
-    return sums_R.index_add(0, sequence_M, token_logps_M.double())
+    sums_R = torch.zeros(
+        sequences, *token_logps_M.shape[1:], dtype=sum_dtype(token_logps_M.device), device=token_logps_M.device
+    )
+    return sums_R.index_add(0, sequence_M, token_logps_M.to(sums_R.dtype))
 
 
-class ReplyScorer:
-    """Log-probabilities of replies under one model.
+class ReplyScorer(Scorer):
+    """Log-probabilities and losses of replies under one model.
 
-    While it scores, the model's output head is given only the positions that predict reply tokens (through a forward
-    pre-hook), so the logits it returns are [S, V], after whatever scaling or capping the architecture does to them.
+    While it works, the model's output head is given only the positions that predict reply tokens. Where the head is one plain
+    matrix, it does not make their logits either (`head`); else they are [S, V], after whatever the architecture does to them.
 
     Args:
         model: The causal model, bare or wrapped by peft.
         compute_dtype: Autocast to this dtype; None: compute in the dtype of the weights.
+        path: How sequences are kept apart; see `probing.choose_path` for which one is right.
+        plain_head: Whether a plain matrix is used as such.
 
     Raises:
         TrainingError: If the model has no output head.
     """
 
-    def __init__(self, model: nn.Module, compute_dtype: torch.dtype | None = None) -> None:
-        self.compute_dtype = compute_dtype
-        self._slots: Tensor | None = None  # [S]
-        inner = causal_model(model)
-        head = inner.get_output_embeddings()
-        if not isinstance(head, nn.Module):
-            raise TrainingError(f"{type(inner).__name__} has no output head", "use a causal language model")
-        self._hook = head.register_forward_pre_hook(self._keep_scored_positions)
-        self._mask_dtype = next(iter(inner.parameters())).dtype
+    def __init__(
+        self,
+        model: nn.Module,
+        compute_dtype: torch.dtype | None = None,
+        *,
+        path: Path = "padded",
+        plain_head: bool = True,
+    ) -> None:
+        head = inner_model(model).get_output_embeddings()
+        super().__init__(model, head, compute_dtype, path=path, plain_head=plain_head)
 
-    def _keep_scored_positions(self, _head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._slots is None:
-            return None
-        hidden_BTD: Tensor = args[0]
-        return (hidden_BTD.flatten(0, 1).index_select(0, self._slots), *args[1:])
-
-    def logps(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+    def logps(self, model: nn.Module, batch: PackedBatch, *, on_hidden: Callable[[Tensor], None] | None = None) -> Tensor:
         """logps_R (nats, float64) of every sequence of the batch, with gradients if they are enabled.
 
-        `model` is the one given to `__init__`, or a wrapper around it (DDP).
+        `model`: as for `values`. `on_hidden` is given the slots' hidden states hidden_SD, those that the output head reads.
         """
-        mask = batch.mask
-        if mask.dim() == 4:
-            seen = self.compute_dtype or self._mask_dtype
-            mask = torch.zeros(mask.shape, dtype=seen, device=mask.device).masked_fill_(~mask, torch.finfo(seen).min)
-        dtype, device = self.compute_dtype, batch.input_ids.device.type
-        autocast = contextlib.nullcontext() if dtype is None else torch.autocast(device_type=device, dtype=dtype)
-        self._slots = batch.slots
-        try:
-            with autocast:
-                logits_SV: Tensor = model(
-                    input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
-                ).logits
-        finally:
-            self._slots = None
-        logps_S = token_logps(logits_SV.flatten(0, -2), batch.targets)
+        if torch.is_grad_enabled() or not self._has_plain_head():
+            logps_S = token_logps(self._logits(model, batch, on_hidden), batch.targets)
+        else:
+            logps_S = batch.slots.new_empty(0)
+
+            def score(hidden_SD: Tensor) -> Tensor:
+                nonlocal logps_S
+                logps_S = head_logps(self._head(), hidden_SD, batch.targets)
+                if on_hidden is not None:
+                    on_hidden(hidden_SD)
+                return hidden_SD
+
+            self._in_place_of_the_head(model, batch, score)
         return sequence_logps(logps_S[batch.slot_of], batch.sequence_of, len(batch.sequence_lengths))
 
-    def close(self) -> None:
-        """Give the model's head its usual input back."""
-        self._hook.remove()
+    def values(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+        return self.logps(model, batch)
 
+    @torch.no_grad()
+    def logits(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+        """logits_SV of the batch's slots, as the model gives them, in its own precision: for batches of few slots.
 
-def causal_model(model: nn.Module) -> Any:
-    """The transformers model inside a peft wrapper, or the model itself."""
-    unwrap: Callable[[], Any] | None = getattr(model, "get_base_model", None)
-    return model if unwrap is None else unwrap()
+        `model` is as for `logps`.
+        """
+        return self._logits(model, batch)
 
+    @torch.no_grad()
+    def logps_and_divergences(
+        self, model: nn.Module, batch: PackedBatch, as_reference: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> tuple[Tensor, Tensor]:
+        """logps_R as `logps`, and for each sequence KL(policy ‖ reference) summed over its scored tokens: nats, float64.
 
-def choose_layout(
-    model: nn.Module, scorer: ReplyScorer, groups: Sequence[TokenGroup], device: torch.device
-) -> tuple[Layout, str]:
-    """The shared layout where the model computes with it exactly what it computes without, else the padded one.
+        Exact at the tokens as they stand: each token's two distributions over the whole vocabulary are compared.
 
-    State-space layers carry one reply's state into the next, sliding windows count the wrong neighbours, and some kernels
-    ignore a four-dimensional mask: all run without an error. So it is tried on a pair of the data: with the chosen reply
-    replaced, the other's log-probability must not move; and both must be what the padded layout gives.
+        Args:
+            model: As for `logps`.
+            batch: The batch.
+            as_reference: In this context the model is the reference: its adapter switched off.
+        """
+        if not self._has_plain_head():
+            with as_reference():
+                reference_SV = self._logits(model, batch)
+            logits_SV = self._logits(model, batch)
+            found_S = token_logps(logits_SV, batch.targets), logit_divergences(logits_SV, reference_SV)
+        else:
+            reference_SD = batch.slots.new_empty(0)
+            found_S = (reference_SD, reference_SD)
 
-    Returns:
-        The layout, and why it is not the shared one ("" if it is).
-    """
-    inner = causal_model(model)
-    pairs = [group for group in groups if len(group.replies) > 1]
-    if not pairs:
-        return "padded", "rows have one reply each"
-    implementation = getattr(inner.config, "_attn_implementation", None)
-    if implementation not in {"sdpa", "eager"}:
-        return "padded", f"attention implementation {implementation!r} takes no block mask"
-    longest = max(pairs, key=lambda group: group.longest)
-    for name in ("sliding_window", "attention_chunk_size"):
-        window = getattr(inner.config.get_text_config(), name, None)
-        if isinstance(window, int) and window < longest.longest:
-            return "padded", f"attention sees only {window} tokens back and the longest pair has {longest.longest}"
-    # Not the longest: a probe need not be dear, and the two tests above see to what depends on length.
-    probe = min(pairs, key=lambda group: (abs(group.longest - 64), group.longest))
-    return _probe(model, scorer, probe, device)
+            def keep(hidden_SD: Tensor) -> Tensor:
+                nonlocal reference_SD
+                reference_SD = hidden_SD
+                return hidden_SD
 
+            def compare(hidden_SD: Tensor) -> Tensor:
+                nonlocal found_S
+                head = self._head()
+                found_S = head_logps(head, hidden_SD, batch.targets), head_divergences(head, hidden_SD, reference_SD)
+                return hidden_SD
 
-@torch.no_grad()
-def _probe(model: nn.Module, scorer: ReplyScorer, group: TokenGroup, device: torch.device) -> tuple[Layout, str]:
-    first, *others = group.replies
-    # Reversed and doubled: other tokens and another length, all of them legal ids.
-    disturbed = TokenGroup(group.prompt_ids, (first[:1] + first[:0:-1] + first, *others))
-    plain = TokenGroup(group.prompt_ids, (first, *others))
+            with as_reference():
+                self._in_place_of_the_head(model, batch, keep)
+            self._in_place_of_the_head(model, batch, compare)
+        count = len(batch.sequence_lengths)
+        logps_S, divergences_S = found_S
+        return (
+            sequence_logps(logps_S[batch.slot_of], batch.sequence_of, count),
+            sequence_logps(divergences_S[batch.slot_of], batch.sequence_of, count),
+        )
 
-    def score(probe: TokenGroup, layout: Layout) -> Tensor:
-        batch = pack([probe], layout).to(device)
-        lengths_R = torch.tensor(batch.sequence_lengths, device=device)
-        return scorer.logps(model, batch) / lengths_R
+    def loss(
+        self, model: nn.Module, batch: PackedBatch, loss_of: LossOf, *, of_hidden: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """As `Scorer.loss`; `of_hidden`, a loss of the slots' hidden states hidden_SD (of a value head on them), is added."""
+        if not self._has_plain_head():
+            kept: list[Tensor] = []
+            loss = loss_of(slice(0, len(batch.parts)), self.logps(model, batch, on_hidden=kept.append))
+            return loss if of_hidden is None else loss + of_hidden(kept[0])
+        loss = torch.zeros(())
 
-    try:
-        shared_R, moved_R, padded_R = score(plain, "shared"), score(disturbed, "shared"), score(plain, "padded")
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return "padded", f"the model cannot run with a block mask ({str(error).splitlines()[0][:120]})"
-    tolerance = SAME_LOGP_NATS[scorer.compute_dtype or next(iter(model.parameters())).dtype]
-    if float((shared_R[1:] - moved_R[1:]).abs().max()) > tolerance:
-        return "padded", "one reply's tokens reach the other's log-probability (state-space or convolution layers)"
-    if float((shared_R - padded_R).abs().max()) > tolerance:
-        return "padded", "the block mask gives other log-probabilities than rows of their own"
-    return "shared", ""
+        def measure(hidden_SD: Tensor) -> Tensor:
+            nonlocal loss
+            loss, _ = fused_loss(self._head(), hidden_SD, batch, loss_of)
+            if of_hidden is not None:
+                loss = loss + of_hidden(hidden_SD)
+            return loss
+
+        # Exactly the loss: but its gradient now passes through what the wrapped model returned, on which DDP and FSDP wait.
+        nothing = self._in_place_of_the_head(model, batch, measure)
+        return loss + nothing
+
+    def _has_plain_head(self) -> bool:
+        return self.plain_head and Head.of(self._inner) is not None
+
+    def _head(self) -> Head:
+        """During the head's forward pass: sharded weights are whole only then."""
+        head = Head.of(self._inner)
+        assert head is not None
+        return head
+
+    def _logits(self, model: nn.Module, batch: PackedBatch, on_hidden: Callable[[Tensor], None] | None = None) -> Tensor:
+        original = self._module.forward
+
+        def head(hidden_BTD: Tensor) -> Tensor:
+            hidden_SD = at_slots(hidden_BTD, batch)
+            if on_hidden is not None:
+                on_hidden(hidden_SD)
+            return original(hidden_SD[None])
+
+        return self._forward(model, batch, head).flatten(0, -2)
+
+    def _in_place_of_the_head(self, model: nn.Module, batch: PackedBatch, use: Callable[[Tensor], Tensor]) -> Tensor:
+        """Give the slots' hidden states to `use`. Returns a zero that hangs on what it returned."""
+
+        def nothing(hidden_BTD: Tensor) -> Tensor:
+            found = use(at_slots(hidden_BTD, batch))
+            return hidden_BTD.new_zeros(1, 1, 1) + found.sum() * 0.0  # no view: FSDP hangs its work on it
+
+        return self._forward(model, batch, nothing).sum()

@@ -1,64 +1,121 @@
-"""Token groups, and how they lie in the rows of a batch.
+"""Token groups, and how they lie in a batch.
 
 Knows integers and tensors; knows no model and no text. A group is one prompt with the replies that answer it: a preference
-pair has two, a supervised row one. Two layouts:
+pair has two, a chain of revisions more, a supervised row one. Two layouts:
 
-- *shared*: one row a group, `trunk | rest of reply 0 | rest of reply 1 …`. The trunk is the prompt and whatever all replies
-  begin with; a block mask lets every reply see the trunk and itself, and nothing else. The prompt is computed once.
+- *tree*: one row [1, T] for all groups. What sequences begin with together (the prompt, and as much of the replies as agrees)
+  is there once: the row is a forest of radix tries in preorder, so that a token's descendants follow it without a gap. The mask
+  rule is one comparison: token q sees token k where `k <= q < ends[k]`. Positions count a token's ancestors. No padding.
 - *padded*: one row a reply, right-padded, with an ordinary two-dimensional mask. Works with every model.
 
 The last token of a reply is never an input, for it predicts nothing that is scored. Shape suffixes: B rows, T positions,
-S slots (positions with a target), M scored tokens (a slot of the trunk counts once for each reply).
+S slots (positions with a target), M scored tokens (a slot that several replies share counts once for each), R sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-Layout: TypeAlias = Literal["shared", "padded"]
+from cai.engines.beginnings import common_prefix
+from cai.engines.prefixes import TokenTree
+
+Layout: TypeAlias = Literal["tree", "padded"]
 Item = TypeVar("Item")
+
+SHARED_TOKENS = 32
+"""Groups whose prompts begin with so many tokens in common (a system prompt) are one tree: fewer are not worth a branch. Those
+with the same prompt are one tree, however short it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenGroup:
     """One prompt and its replies as token ids.
 
+    Args:
+        prompt_ids: The prompt.
+        replies: What answers it; a reply may hold other speakers' turns (see `unscored`).
+        unscored: For each reply, spans [start, stop) of its tokens that are read but not learnt, in order and apart; empty: all
+            are learnt.
+        beginnings: (reply, n): also sum the scored ones among the first n tokens of that reply, as a sequence of its own.
+
     Raises:
-        ValueError: If the prompt or a reply has no token: its log-probability would silently be 0.
+        ValueError: If the prompt is empty, spans are out of order, or a reply or beginning has no scored token: its
+            log-probability would be 0.
     """
 
     prompt_ids: tuple[int, ...]
     replies: tuple[tuple[int, ...], ...]
+    unscored: tuple[tuple[tuple[int, int], ...], ...] = ()
+    beginnings: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.replies or not all(self.replies):
             raise ValueError("a group needs a prompt and replies of at least one token each")
+        if self.unscored and len(self.unscored) != len(self.replies):
+            raise ValueError("unscored spans are given for each reply or for none")
+        for spans in self.unscored:
+            ends = [end for span in spans for end in span]
+            if ends != sorted(ends) or min(ends, default=0) < 0:
+                raise ValueError(f"unscored spans {spans} overlap, or are not in order")
+        if not all(self.sequence_lengths):
+            raise ValueError("a reply or a beginning of one has no scored token")
+
+    @property
+    def sequences(self) -> tuple[tuple[int, int], ...]:
+        """(reply, number of its first tokens) of each sequence that is scored: the replies in order, then the beginnings."""
+        return (*((index, len(reply)) for index, reply in enumerate(self.replies)), *self.beginnings)
+
+    @property
+    def sequence_lengths(self) -> tuple[int, ...]:
+        """Scored tokens of each sequence."""
+        return tuple(sum(map(len, self.scored_runs(reply, tokens))) for reply, tokens in self.sequences)
+
+    @property
+    def scored_tokens(self) -> int:
+        """Of all sequences together."""
+        return sum(self.sequence_lengths)
+
+    def scored(self, reply: int, tokens: int) -> Iterator[int]:
+        """Places of the scored ones among the first `tokens` of a reply."""
+        return chain.from_iterable(self.scored_runs(reply, tokens))
+
+    def scored_runs(self, reply: int, tokens: int) -> list[range]:
+        """The same as runs without a gap."""
+        unscored = self.unscored[reply] if self.unscored else ()
+        ends = [0, *(min(end, tokens) for span in unscored for end in span), tokens]
+        return [range(start, stop) for start, stop in zip(ends[::2], ends[1::2], strict=True) if start < stop]
 
     @property
     def longest(self) -> int:
         """Tokens of the prompt and its longest reply."""
         return len(self.prompt_ids) + max(map(len, self.replies))
 
-    def common_reply_tokens(self) -> int:
-        """How many tokens all replies begin with together."""
-        shared = 0
-        for tokens in zip(*self.replies, strict=False):
-            if any(token != tokens[0] for token in tokens):
-                break
-            shared += 1
-        return shared if len(self.replies) > 1 else 0
+    def inputs(self) -> list[tuple[int, ...]]:
+        """What the model reads of each reply: the prompt and all of the reply but its last token."""
+        return [(*self.prompt_ids, *reply[:-1]) for reply in self.replies]
 
     def row_lengths(self, layout: Layout) -> list[int]:
-        """Positions of each row this group takes."""
+        """Positions of each row this group takes; in a tree it takes no row of its own, but so many positions."""
         if layout == "padded":
             return [len(self.prompt_ids) + len(reply) - 1 for reply in self.replies]
-        shared = self.common_reply_tokens()
-        return [len(self.prompt_ids) + shared + sum(max(0, len(reply) - 1 - shared) for reply in self.replies)]
+        inputs: list[tuple[int, ...]] = []
+        return [sum(_insert(inputs, ids) for ids in self.inputs())]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one group's share of a batch lies: its slots, scored tokens and sequences, each without a gap."""
+
+    slots: slice
+    tokens: slice
+    sequences: slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,119 +123,156 @@ class PackedBatch:
     """Groups laid out for one forward pass.
 
     Args:
-        input_ids: [B, T] token ids; 0 at padding.
+        input_ids: [B, T] token ids; 0 at padding. B is 1 for trees.
         position_ids: [B, T] place of each token in its own conversation.
-        mask: What each position may see: [B, 1, T, T] bool (shared) or [B, T] with 1 for tokens and 0 for padding.
+        trees: The tries of the row, one behind the other; empty for padded rows.
+        mask: [B, T] with 1 for tokens and 0 for padding; None for trees.
         slots: [S] positions, flattened over B and T, whose output predicts a reply token.
         targets: [S] the token each slot predicts.
         slot_of: [M] slot of each scored token.
-        sequence_of: [M] sequence (reply, numbered over all groups in order) of each scored token.
-        sequence_lengths: Reply tokens of each sequence.
+        sequence_of: [M] sequence (see `TokenGroup.sequences`, numbered over all groups in order) of each scored token.
+        sequence_lengths: [R] scored tokens of each sequence.
+        parts: Of each group.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    mask: Tensor
+    trees: tuple[TokenTree, ...]
+    mask: Tensor | None
     slots: Tensor
     targets: Tensor
     slot_of: Tensor
     sequence_of: Tensor
-    sequence_lengths: tuple[int, ...]
+    sequence_lengths: Tensor
+    parts: tuple[Part, ...]
 
     @property
     def tokens(self) -> int:
         """Positions computed, padding included."""
         return self.input_ids.numel()
 
+    def by_token(self) -> PackedBatch:
+        """The same batch with each scored token as a sequence of its own, in the order of sequences and of their tokens.
+
+        For losses of single tokens: R is then M.
+        """
+        parts = tuple(replace(part, sequences=part.tokens) for part in self.parts)
+        tokens = torch.arange(len(self.slot_of), device=self.slot_of.device)
+        return replace(self, sequence_of=tokens, sequence_lengths=torch.ones_like(tokens), parts=parts)
+
     def to(self, device: torch.device) -> PackedBatch:
-        return PackedBatch(
-            *(getattr(self, name).to(device, non_blocking=True) for name in _TENSORS), sequence_lengths=self.sequence_lengths
-        )
-
-
-_TENSORS = ("input_ids", "position_ids", "mask", "slots", "targets", "slot_of", "sequence_of")
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in PackedBatch.__dataclass_fields__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row before padding. `segments`: 0 for the trunk, i + 1 for the rest of reply i."""
+class _Laid:
+    """Inputs of all groups as rows; `places[group][reply][i]` is where, flattened, the i-th token of that input lies."""
 
-    ids: list[int]
-    positions: list[int]
-    segments: list[int]
-    scored: list[tuple[int, int, int]]
-    """(sequence, position in the row that predicts it, target token)"""
-
-
-def _shared_row(group: TokenGroup, first_sequence: int) -> _Row:
-    shared = group.common_reply_tokens()
-    prompt = len(group.prompt_ids)
-    trunk = prompt + shared
-    row = _Row([*group.prompt_ids, *group.replies[0][:shared]], list(range(trunk)), [0] * trunk, [])
-    for index, reply in enumerate(group.replies):
-        offset = len(row.ids)
-        rest = reply[shared:-1]
-        row.ids.extend(rest)
-        row.positions.extend(range(trunk, trunk + len(rest)))
-        row.segments.extend([index + 1] * len(rest))
-        for at, target in enumerate(reply):
-            inside_trunk = at <= shared
-            predictor = prompt + at - 1 if inside_trunk else offset + at - shared - 1
-            row.scored.append((first_sequence + index, predictor, target))
-    return row
+    ids: list[list[int]]
+    positions: list[list[int]]
+    places: list[list[Sequence[int]]]
+    trees: tuple[TokenTree, ...]
 
 
-def _padded_rows(group: TokenGroup, first_sequence: int) -> list[_Row]:
-    prompt = len(group.prompt_ids)
-    rows: list[_Row] = []
-    for index, reply in enumerate(group.replies):
-        ids = [*group.prompt_ids, *reply[:-1]]
-        scored = [(first_sequence + index, prompt + at - 1, target) for at, target in enumerate(reply)]
-        rows.append(_Row(ids, list(range(len(ids))), [0] * len(ids), scored))
-    return rows
+def _as_trees(groups: Sequence[TokenGroup]) -> _Laid:
+    places: list[list[Sequence[int]]] = [[()] * len(group.replies) for group in groups]
+    trees: list[TokenTree] = []
+    start = 0
+    for together in _with_common_prompts(groups):
+        tree = TokenTree()
+        every = [(ids, at, reply) for at in together for reply, ids in enumerate(groups[at].inputs())]
+        for ids, group, reply in sorted(every):
+            places[group][reply] = [start + place for place in tree.add(ids)]
+        trees.append(tree)
+        start += len(tree)
+    tokens = [token for tree in trees for token in tree.tokens]
+    depths = [depth for tree in trees for depth in tree.depths]
+    return _Laid([tokens], [depths], places, tuple(trees))
 
 
-def pack(groups: Sequence[TokenGroup], layout: Layout) -> PackedBatch:
-    """Lay groups out for one forward pass; sequences keep the order of groups and, within one, of replies."""
-    rows: list[_Row] = []
-    lengths: list[int] = []
-    for group in groups:
-        first = len(lengths)
-        rows += [_shared_row(group, first)] if layout == "shared" else _padded_rows(group, first)
-        lengths += map(len, group.replies)
-    T = max(len(row.ids) for row in rows)
-    slots: dict[tuple[int, int], int] = {}
+def _with_common_prompts(groups: Sequence[TokenGroup]) -> list[list[int]]:
+    """Groups that are worth one tree, by the beginnings of their prompts."""
+    together: list[list[int]] = []
+    before: tuple[int, ...] = ()
+    for at in sorted(range(len(groups)), key=lambda at: groups[at].prompt_ids):
+        prompt = groups[at].prompt_ids
+        if together and (prompt == before or common_prefix(before, prompt) >= SHARED_TOKENS):
+            together[-1].append(at)
+        else:
+            together.append([at])
+        before = prompt
+    return together
+
+
+def _as_rows(groups: Sequence[TokenGroup]) -> _Laid:
+    rows = [[list(ids) for ids in group.inputs()] for group in groups]
+    ids = [row for of_group in rows for row in of_group]
+    width = max(map(len, ids))
+    starts = iter(range(0, len(ids) * width, width))
+    places: list[list[Sequence[int]]] = [
+        [range(start, start + len(row)) for row, start in zip(of_group, starts, strict=False)] for of_group in rows
+    ]
+    return _Laid(ids, [list(range(len(row))) for row in ids], places, ())
+
+
+def pack(groups: Sequence[TokenGroup], layout: Layout, *, multiple: int = 1) -> PackedBatch:
+    """Lay groups out for one forward pass; sequences keep the order of groups and, within one, of `TokenGroup.sequences`.
+
+    Args:
+        groups: At least one.
+        layout: See above.
+        multiple: A tree row is padded to a multiple of so many positions, with tokens that see themselves and each other.
+    """
+    laid = _as_trees(groups) if layout == "tree" else _as_rows(groups)
+    if layout == "tree" and (lacking := -len(laid.ids[0]) % multiple):
+        padding = TokenTree()
+        padding.add([0] * lacking)
+        laid = _Laid([laid.ids[0] + padding.tokens], [laid.positions[0] + padding.depths], laid.places, (*laid.trees, padding))
+    targets: list[int] = []
+    slots: list[int] = []
     slot_of: list[int] = []
     sequence_of: list[int] = []
-    for b, row in enumerate(rows):
-        for sequence, position, target in row.scored:
-            slot_of.append(slots.setdefault((b * T + position, target), len(slots)))
-            sequence_of.append(sequence)
+    lengths: list[int] = []
+    parts: list[Part] = []
+    for group, places in zip(groups, laid.places, strict=True):
+        known: dict[tuple[int, int], int] = {}  # of this group alone: its slots are nobody else's
+        before = len(slots), len(slot_of), len(lengths)
+        prompt = len(group.prompt_ids)
+        for reply, tokens in group.sequences:
+            scored = list(group.scored(reply, tokens))
+            for at in scored:
+                predicted = places[reply][prompt + at - 1], group.replies[reply][at]
+                if predicted not in known:
+                    known[predicted] = len(slots)
+                    slots.append(predicted[0])
+                    targets.append(predicted[1])
+                slot_of.append(known[predicted])
+            sequence_of += [len(lengths)] * len(scored)
+            lengths.append(len(scored))
+        parts.append(Part(*(slice(*ends) for ends in zip(before, (len(slots), len(slot_of), len(lengths)), strict=True))))
 
-    def grid(values: Iterable[list[int]], fill: int) -> Tensor:
-        return torch.tensor([value + [fill] * (T - len(value)) for value in values])
+    width = max(map(len, laid.ids))
 
-    segments_BT = grid((row.segments for row in rows), -1)
+    def grid(rows: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+
     return PackedBatch(
-        input_ids=grid((row.ids for row in rows), 0),
-        position_ids=grid((row.positions for row in rows), 0),
-        mask=_block_mask(segments_BT) if layout == "shared" else (segments_BT >= 0).long(),
-        slots=torch.tensor([position for position, _ in slots]),
-        targets=torch.tensor([target for _, target in slots]),
+        input_ids=grid(laid.ids),
+        position_ids=grid(laid.positions),
+        trees=laid.trees,
+        mask=None if layout == "tree" else grid([[1] * len(row) for row in laid.ids]),
+        slots=torch.tensor(slots),
+        targets=torch.tensor(targets),
         slot_of=torch.tensor(slot_of),
         sequence_of=torch.tensor(sequence_of),
-        sequence_lengths=tuple(lengths),
+        sequence_lengths=torch.tensor(lengths),
+        parts=tuple(parts),
     )
-
-
-def _block_mask(segments_BT: Tensor) -> Tensor:
-    """[B, 1, T, T] bool: a position sees itself, and what comes before it in the trunk or in its own segment."""
-    query, key = segments_BT[:, :, None], segments_BT[:, None, :]
-    T = segments_BT.shape[1]
-    causal = torch.ones(T, T, dtype=torch.bool).tril()
-    # Padding sees itself alone: a row that sees nothing would be NaN, and NaN times a zero weight is NaN.
-    mask = (causal & ((key == 0) | (key == query)) & (query >= 0)) | torch.eye(T, dtype=torch.bool)
-    return mask[:, None]
 
 
 def micro_batches(
@@ -186,9 +280,12 @@ def micro_batches(
 ) -> list[list[Item]]:
     """Split items into forward passes of at most `tokens_per_forward` positions, padding included (one item at least).
 
-    Longest first, so that rows of a pass are of nearly one length and the largest pass comes first: what does not fit in
-    memory fails at once. The order of equal lengths is that of `items`.
+    Longest first, so that the largest comes first: what does not fit in memory fails at once. Trees fill passes to the brim
+    (first fit, decreasing), items with the same prompt side by side as far as they fit, since they are one tree; padded rows
+    of a pass are of nearly one length. The order of equal lengths is that of `items`.
     """
+    if layout == "tree":
+        return _tree_batches(items, group_of, tokens_per_forward)
     sized = sorted(((group_of(item).row_lengths(layout), item) for item in items), key=lambda pair: -max(pair[0]))
     batches: list[list[Item]] = []
     width = rows = 0
@@ -200,3 +297,49 @@ def micro_batches(
             batches.append([item])
             width, rows = max(lengths), len(lengths)
     return batches
+
+
+def _tree_batches(items: Sequence[Item], group_of: Callable[[Item], TokenGroup], tokens_per_forward: int) -> list[list[Item]]:
+    of_prompt: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        of_prompt.setdefault(group_of(item).prompt_ids, []).append(item)
+    sized = [part for siblings in of_prompt.values() for part in _fitting(siblings, group_of, tokens_per_forward)]
+    batches: list[list[Item]] = []
+    room: list[int] = []
+    for tokens, together in sorted(sized, key=lambda part: -part[0]):
+        fits = next((at for at, left in enumerate(room) if tokens <= left), None)
+        if fits is None:
+            batches.append(list(together))
+            room.append(tokens_per_forward - tokens)
+        else:
+            batches[fits] += together
+            room[fits] -= tokens
+    return batches
+
+
+def _fitting(
+    siblings: Sequence[Item], group_of: Callable[[Item], TokenGroup], tokens_per_forward: int
+) -> Iterator[tuple[int, list[Item]]]:
+    """Items with one prompt, cut where their tree would have more positions than allowed; with the positions of each part."""
+    together: list[Item] = []
+    ordered: list[tuple[int, ...]] = []
+    positions = 0
+    for item in siblings:
+        grown = sum(_insert(ordered, ids) for ids in group_of(item).inputs())
+        if together and positions + grown > tokens_per_forward:
+            yield positions, together
+            together, ordered, positions = [], [], 0
+            grown = sum(_insert(ordered, ids) for ids in group_of(item).inputs())
+        together.append(item)
+        positions += grown
+    yield positions, together
+
+
+def _insert(ordered: list[tuple[int, ...]], ids: tuple[int, ...]) -> int:
+    """Put an input among those of one tree, in order; returns by how many positions the tree grows."""
+    at = bisect_left(ordered, ids)
+    before, after = ordered[max(at - 1, 0) : at], ordered[at : at + 1]
+    shared = sum(common_prefix(other, ids) for other in (*before, *after))
+    apart = common_prefix(*before, *after) if before and after else 0
+    ordered.insert(at, ids)
+    return len(ids) - shared + apart

@@ -1,7 +1,8 @@
 """The training loop: transformers' Trainer over steps that are planned beforehand.
 
 A data set item is one process's share of one step; the step is cut into forward passes by tokens. What is overridden: how a
-step is computed, how it is logged. Optimizer, schedule, clipping, checkpoints, resuming, DDP are the Trainer's own.
+step is computed, how it is logged. Optimizer, schedule, clipping, checkpoints, resuming, trackers, DDP, FSDP2 and DeepSpeed are
+the Trainer's own; the last three are asked for by `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -9,34 +10,68 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from cai.errors import TrainingError
 from cai.models.memory import return_free_memory
-from cai.training.logps import ReplyScorer
+from cai.training import processes
+from cai.training.head import sum_dtype
+from cai.training.held_out import Evaluating
 from cai.training.objectives import Objective, StepSize, Sums
-from cai.training.packing import Layout, micro_batches, pack
+from cai.training.packing import micro_batches
+from cai.training.parts import parts_of
 from cai.training.plan import Step
 from cai.training.results import OnEvent, TrainingEvent
 from cai.training.rows import ReplyRow, TrainingRow
+from cai.training.scorer import Scorer
 from cai.training.settings import TrainingSettings
+from cai.training.sharding import broken_weight, refuse_unsupported
+from cai.training.stopping import Standing, evaluations_in, standing
+from cai.training.tracker_packages import TENSORBOARD
+from constitution.nearest import nearest
+
+MakeRows: TypeAlias = "Callable[[nn.Module, int], tuple[Sequence[TrainingRow], Sequence[TrainingRow]]]"
+"""Of the prepared model and the step resumed from (0: none): the rows to train on and those held out, complete."""
+
+
+class Measure(Protocol):
+    """More figures of a line of metrics, of the prepared model after a step; {} where none are due and none `wanted`."""
+
+    def __call__(self, model: nn.Module, step: int, *, wanted: bool) -> dict[str, float]: ...
 
 
 def training_arguments(settings: TrainingSettings, steps: int, folder: Path, device: torch.device) -> TrainingArguments:
-    """The Trainer's arguments for these settings; checkpoints go into `folder`."""
+    """The Trainer's arguments for these settings; checkpoints go into `folder`.
+
+    Raises:
+        TrainingError: There is no such optimizer, or the package that has it is missing.
+    """
+    names = [name.value for name in OptimizerNames]
+    if settings.optimizer not in names:
+        raise TrainingError(
+            f"optimizer {settings.optimizer}: transformers has none of this name",
+            f"did you mean {nearest(settings.optimizer, names) or 'adamw_torch'}?",
+        )
+    if any(kind in settings.optimizer for kind in _OWN_WAY):
+        raise TrainingError(
+            f"optimizer {settings.optimizer}: moves weights between the passes of a step", "take another, such as adamw_torch"
+        )
     schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         max_steps=steps,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.peak_learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=round(settings.warmup_share * steps),
         weight_decay=settings.weight_decay,
@@ -47,14 +82,18 @@ def training_arguments(settings: TrainingSettings, steps: int, folder: Path, dev
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.save_every_steps or steps,
-        save_total_limit=2,
+        save_total_limit=None if settings.keep_checkpoints else RESUMABLE,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
-        optim="adamw_torch",
+        report_to=[name for name in settings.report_to if name != TENSORBOARD] or "none",
+        optim=settings.optimizer,
     )
+    try:
+        cast("Any", Trainer).get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"optimizer {settings.optimizer}: {error}", "install what it needs, or take adamw_torch") from error
     # One process, one device: with several visible GPUs and no launcher the Trainer would fall back on DataParallel.
     arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public switch
     return arguments
@@ -83,15 +122,20 @@ class StepTrainer(Trainer):
     Args:
         model: On which `scorer` was made; moved to the device that `arguments` say.
         arguments: Of `training_arguments`.
-        rows: What the plan's `rows` index.
+        make_rows: Called before the first step; gives what the plan's `rows` index, and what is held out.
         anchors: What the plan's `anchors` index.
         plan: All steps.
         scorer: Gives log-probabilities.
         objective: Makes the loss of them.
-        layout: How rows with several replies are laid out.
         tokens_per_forward: Most positions of one pass.
+        evaluation: Of held-out rows; None: none.
+        measure: Called for each logged line, by all processes; wanted after evaluated steps and the last.
         on_metrics: Gets each logged line, with `step` and `epoch`.
         on_event: Told after every step.
+        callbacks: More of transformers' callbacks.
+
+    Raises:
+        TrainingError: If the processes share the work in a way that is not supported.
     """
 
     def __init__(
@@ -99,32 +143,39 @@ class StepTrainer(Trainer):
         model: nn.Module,
         arguments: TrainingArguments,
         *,
-        rows: Sequence[TrainingRow],
+        make_rows: MakeRows,
         anchors: Sequence[ReplyRow],
         plan: Sequence[Step],
         epochs: int,
-        scorer: ReplyScorer,
+        scorer: Scorer,
         objective: Objective,
-        layout: Layout,
         tokens_per_forward: int,
+        evaluation: Evaluating | None,
         on_metrics: Callable[[dict[str, float]], None],
         on_event: OnEvent | None,
+        measure: Measure | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        place = cast("Any", arguments)
-        self._world, self._rank = int(place.world_size), int(place.process_index)
+        self._world, self._rank = processes.world(), processes.rank()
         self._dataset = _Shares(len(plan), self._world)
-        cast("Any", super()).__init__(model=model, args=arguments, train_dataset=self._dataset, data_collator=_collate)
+        cast("Any", super()).__init__(
+            model=model, args=arguments, train_dataset=self._dataset, data_collator=_collate, callbacks=list(callbacks)
+        )
         self.remove_callback(PrinterCallback)
-        self._rows = rows
+        self._make_rows = make_rows
+        self._rows: Sequence[TrainingRow] = ()
+        self._parts: Sequence[Sequence[TrainingRow]] = ()
         self._anchors = anchors
         self._plan = plan
         self._epochs = epochs
         self._scorer = scorer
         self._objective = objective
-        self._layout: Layout = layout
         self._tokens_per_forward = tokens_per_forward
+        self.evaluation = evaluation
         self._on_metrics = on_metrics
+        self._measure = measure
         self._accelerator = cast("Any", self.accelerator)
+        refuse_unsupported(self._accelerator)
         self._sums: Sums = {}
         self.step_loss = math.nan
         self.tokens = 0
@@ -133,12 +184,20 @@ class StepTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[int] | None = None) -> Sampler[int]:  # noqa: ARG002 - there is one
         return SequentialSampler(self._dataset)
 
+    def open(self, step: int) -> None:
+        """Complete the rows, on the prepared model."""
+        self._rows, held_out = self._make_rows(cast("Any", self).model_wrapped, step)
+        if self.evaluation is not None:
+            self.evaluation = replace(self.evaluation, held_out=replace(self.evaluation.held_out, rows=held_out))
+        self._parts = [parts_of([row], self._scorer.layout, self._tokens_per_forward) for row in self._rows]
+
     def _passes(self, step: Step, rank: int) -> list[list[TrainingRow]]:
         """Forward passes of one process in one step; rows are dealt like cards, longest first, so that shares weigh alike."""
-        rows: list[TrainingRow] = [*(self._rows[i] for i in step.rows), *(self._anchors[i] for i in step.anchors)]
+        rows: list[TrainingRow] = [part for i in step.rows for part in self._parts[i]]
+        rows += [self._anchors[i] for i in step.anchors]
         if self._world > 1:
             rows = sorted(rows, key=lambda row: -row.group.longest)[rank :: self._world]
-        return micro_batches(rows, lambda row: row.group, self._layout, self._tokens_per_forward)
+        return micro_batches(rows, lambda row: row.group, self._scorer.layout, self._tokens_per_forward)
 
     def training_step(
         self,
@@ -154,38 +213,68 @@ class StepTrainer(Trainer):
         everything: list[TrainingRow] = [*(self._rows[i] for i in step.rows), *(self._anchors[i] for i in step.anchors)]
         size = StepSize.of(everything)
         passes = self._passes(step, self._rank)
-        # Processes must make equally many passes, or those that gather weights (FSDP) wait for ever: fill up with weight 0.
         most = max(len(self._passes(step, other)) for other in range(world)) if world > 1 else len(passes)
-        total = torch.zeros((), device=self.args.device)
-        for turn in range(most):
-            real = turn < len(passes)
-            rows = passes[turn] if real else everything[:1]
-            last = turn == most - 1
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
-                # The mean over processes is what DDP makes of gradients and the Trainer of losses: hence times `world`.
-                loss = self._loss(model, rows, size, count=real) * (world if real else 0.0)
-                self._accelerator.backward(loss)
-            total += loss.detach()
-        self.step_loss = float(total)
+        # Processes must make equally many passes, or those that gather weights (FSDP) or buffers (DDP) wait for ever.
+        idle = min(everything, key=lambda row: row.group.longest)
+        total = torch.zeros((), dtype=sum_dtype(self.args.device), device=self.args.device)
+        with self._scorer.at_work():
+            for turn in range(most):
+                real = turn < len(passes)
+                rows = passes[turn] if real else [idle]
+                with self._gradients(model, last=turn == most - 1):
+                    # The mean over processes is what they make of gradients: hence times `world`.
+                    loss = self._loss(model, rows, size, weight=float(world) if real else 0.0)
+                    self._backward(loss)
+                total += loss.detach()
+        if world > 1:  # so that all stop, or none
+            total = self._accelerator.reduce(total, reduction="mean")
+        loss = total.float()  # as the Trainer logs it
+        self.step_loss = float(loss)
         if not math.isfinite(self.step_loss):
             uids = ", ".join(sorted({row.uid for row in everything})[:8])
             raise TrainingError(
                 f"step {index + 1}: the loss is {self.step_loss}; rows in it: {uids}",
                 "lower learning_rate, or train in float32; the last checkpoint is from before this step",
             )
-        return total
+        return loss
 
-    def _loss(self, model: nn.Module, rows: Sequence[TrainingRow], size: StepSize, *, count: bool) -> Tensor:
-        batch = pack([row.group for row in rows], self._layout).to(self.args.device)
-        lengths_R = torch.tensor(batch.sequence_lengths, device=self.args.device)
-        logps_R = self._scorer.logps(model, batch)
-        loss, sums = self._objective(rows, logps_R, lengths_R, size)
-        if count:
+    @contextlib.contextmanager
+    def _gradients(self, model: nn.Module, *, last: bool) -> Generator[None]:
+        """One pass of a step: gradients are exchanged in the last one. Sharded ones in each: whole ones would take room."""
+        accumulating = not last and isinstance(model, DistributedDataParallel)
+        if self._deepspeed:  # its engine steps after every backward pass but those it is told of
+            self._accelerator.gradient_state._set_sync_gradients(last)
+        with cast("Any", model).no_sync() if accumulating else contextlib.nullcontext():
+            yield
+
+    def _backward(self, loss: Tensor) -> None:
+        if self._deepspeed:
+            self._accelerator.backward(loss, scale_wrt_gas=False)
+        else:
+            self._accelerator.backward(loss)
+
+    @property
+    def _deepspeed(self) -> bool:
+        return self._accelerator.distributed_type == "DEEPSPEED"
+
+    def _loss(self, model: nn.Module, rows: Sequence[TrainingRow], size: StepSize, *, weight: float) -> Tensor:
+        batch = self._scorer.pack([row.group for row in rows], self.args.device)
+
+        def loss_of(groups: slice, logps_R: Tensor) -> Tensor:
+            first = batch.parts[groups][0].sequences.start
+            loss, sums = self._objective(rows[groups], logps_R, batch.sequence_lengths[first : first + len(logps_R)], size)
+            if weight:
+                self._add(sums)
+            return loss * weight
+
+        if weight:
             self.tokens += batch.tokens
-            for name, (value, examples) in sums.items():
-                before, seen = self._sums.get(name, (0.0, 0))
-                self._sums[name] = (before + value, seen + examples)
-        return loss.float()
+        return self._scorer.loss(model, batch, loss_of)
+
+    def _add(self, sums: Sums) -> None:
+        for name, (value, examples) in sums.items():
+            before, seen = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (before + value, seen + examples)
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -198,20 +287,61 @@ class StepTrainer(Trainer):
             ) from error
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the objective's metrics, averaged over examples since the last line, to the Trainer's own."""
+        """Add the objective's metrics, averaged over examples since the last line, and what is measured, to the Trainer's."""
         if "loss" not in logs:
             return  # the Trainer's closing summary, of wall-clock times
         logs.update(self._averages())
+        if self._measure is not None:
+            step = self.state.global_step
+            wanted = self.evaluates_after(step) or step == self.state.max_steps
+            logs.update(self._measure(cast("Any", self).model_wrapped, step, wanted=wanted))
         super().log(logs, start_time)
         logs["epoch"] = self.state.global_step / len(self._plan) * self._epochs
         if self.is_world_process_zero():
             self._on_metrics({"step": self.state.global_step, **logs})
 
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the held-out rows are evaluated after this step."""
+        plan = self.evaluation
+        return plan is not None and (step % plan.every_steps == 0 or step == self.state.max_steps)
+
+    def evaluate(self, *_arguments: Any, **_options: Any) -> dict[str, float]:
+        """Evaluate the held-out rows; called by the Trainer when a step's evaluation is due."""
+        assert self.evaluation is not None
+        model: nn.Module = cast("Any", self).model_wrapped
+        place = {"rank": self._rank, "world": self._world}
+        found = self.evaluation.held_out.evaluate(model, self.args.device, **place, gather=processes.gather)
+        logs = {f"eval/{name}": value for name, value in found.items()}
+        super().log(logs)
+        logs["epoch"] = self.state.global_step / len(self._plan) * self._epochs
+        if self.is_world_process_zero():
+            self._on_metrics({"step": self.state.global_step, **logs})
+        trainer: Any = self  # its control has no type
+        trainer.control = trainer.callback_handler.on_evaluate(self.args, self.state, trainer.control, logs)
+        now = self.standing
+        assert now is not None
+        if self.evaluation.patience is not None:
+            self.state.best_global_step = now.best.step  # which keeps its checkpoint from being cleared away
+            trainer.control.should_training_stop |= now.stops(self.evaluation.patience)
+        return logs
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the evaluations so far leave training."""
+        return standing(evaluations_in(self.state.log_history))
+
+    def keep_best(self) -> int:
+        """Put the weights with the lowest held-out loss into the model. Returns their step."""
+        now = self.standing
+        assert now is not None
+        if now.best.step != self.state.global_step:
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir or ".") / f"checkpoint-{now.best.step}")
+            self._load_best_model()
+        return now.best.step
+
     def _averages(self) -> dict[str, float]:
         names = self._objective.metric_names
-        # float64 does not exist on Apple's GPUs; sums of this size lose nothing in float32 there.
-        wide = torch.float32 if self.args.device.type == "mps" else torch.float64
-        table = torch.zeros(len(names), 2, dtype=wide, device=self.args.device)
+        table = torch.zeros(len(names), 2, dtype=sum_dtype(self.args.device), device=self.args.device)
         for row, name in enumerate(names):
             value, examples = self._sums.get(name, (0.0, 0))
             table[row, 0], table[row, 1] = value, examples
@@ -230,9 +360,15 @@ class _Course(TrainerCallback):
         self._started, self._first = time.monotonic(), 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        self._trainer.open(state.global_step)
         self._started, self._first = time.monotonic(), state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        plan = self._trainer.evaluation
+        if plan is not None and self._trainer.evaluates_after(state.global_step):
+            control.should_evaluate = True
+            control.should_save = control.should_save or plan.patience is not None
+            control.should_log = True
         control.should_log = control.should_log or control.should_save
         if args.device.type == "cpu" and state.global_step % _STEPS_BETWEEN_TRIMS == 0:
             return_free_memory()
@@ -245,13 +381,37 @@ class _Course(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         refuse_broken_weights(cast("Any", self._trainer).model, state.global_step)
+        processes.wait()  # each has written its own files
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             (checkpoint / COMPLETE).touch()
+            if args.save_total_limit is None:
+                for _, earlier in whole_checkpoints(checkpoint.parent)[:-RESUMABLE]:
+                    drop_optimizer(earlier)
+
+
+RESUMABLE = 2
+"""Checkpoints that training could go on from: the newest, and one before it."""
+
+
+def whole_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Those that were written to their end, by step."""
+    found = (mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}"))
+    return sorted((int(path.name.rpartition("-")[2]), path) for path in found)
+
+
+def drop_optimizer(checkpoint: Path) -> None:
+    """Leave the weights of a checkpoint, and nothing that only a resumed training reads: two thirds of it or more."""
+    for pattern in ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth"):
+        for file in checkpoint.glob(pattern):
+            file.unlink()
 
 
 MAKE_ROOM = "make room or mend the folder's rights, then run again: it resumes"
 """What to do about files that cannot be written."""
+
+_OWN_WAY = ("lomo", "layerwise", "schedule_free")
+"""Parts of names of optimizers that step in each backward pass, or hold other weights in training than those to be saved."""
 
 _STEPS_BETWEEN_TRIMS = 16
 """On a CPU: seldom enough to cost nothing, often enough that the process does not grow by a gigabyte in a hundred steps."""
@@ -260,9 +420,12 @@ COMPLETE = "complete"
 
 
 def refuse_broken_weights(model: nn.Module | Any, step: int) -> None:
-    """Raise TrainingError if a trained weight is not finite: such a checkpoint would only spread the damage."""
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and not bool(torch.isfinite(weight).all()):
-            raise TrainingError(
-                f"step {step}: {name} is no longer finite", "lower learning_rate or max_grad_norm, or train in float32"
-            )
+    """Raise TrainingError if a trained weight is not finite: such a checkpoint would only spread the damage.
+
+    Of a sharded model each process looks at its own share, and all raise if one of them must.
+    """
+    name = next(iter(processes.gather([name] if (name := broken_weight(model)) else [])), None)
+    if name is not None:
+        raise TrainingError(
+            f"step {step}: {name} is no longer finite", "lower learning_rate or max_grad_norm, or train in float32"
+        )
