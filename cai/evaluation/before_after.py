@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-from cai.engines.base import Engine, Generation, GenerationRequest, SamplingParams
-from cai.evaluation.results import AnswerPair, BehaviourRow, EvaluationResult, Showcase
+from cai.engines.base import Engine, Generation, GenerationRequest, RequestFailure, SamplingParams
+from cai.evaluation.answering import Reply, Try, answer, tries
+from cai.evaluation.results import SMALLEST_DIFFERENCE, AnswerPair, BehaviourRow, EvaluationResult, Showcase
 from cai.evaluation.settings import EvaluationSettings
-from cai.evaluation.statistics import cluster_bootstrap, mcnemar_p, wilson_interval
 from cai.evaluation.suites import Behaviour, Judgement, Suite, Trial
+from cai.statistics import cluster_bootstrap, cluster_share_interval, clusters_needed, sign_flip_p
 from constitution.messages import Conversation, system, user
 
 OnAnswer: TypeAlias = Callable[[str, int, int], None]
 """(side, answers given, answers in all)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Try:
-    trial: Trial
-    temperature: float
-    seed: int
 
 
 def evaluate(
@@ -37,24 +31,21 @@ def evaluate(
 ) -> EvaluationResult:
     """Answer every trial with both models, with the same noise, judge all answers, and compare.
 
-    Intervals: Wilson for each share, cluster bootstrap over prompts for the difference, exact McNemar for its sign.
+    Intervals: Wilson over clusters for each share, cluster bootstrap for the difference. For its sign the McNemar test, where
+    the changes of one cluster (answers to one prompt, or prompts about one thing) go together (`sign_flip_p`).
     """
-    tries = [
-        _Try(trial, temperature, number)
-        for temperature in settings.temperatures
-        for number in range(settings.seeds if temperature > 0 else 1)
-        for trial in suite.trials
-    ]
+    asked = tries(suite.trials, settings)
     replies = {
-        side: _answers(engine, tries, settings, seed, partial(on_answer, side) if on_answer else None)
+        side: answer(
+            engine,
+            asked,
+            [settings.max_tokens] * len(asked),
+            seed=seed,
+            on_done=partial(on_answer, side) if on_answer else None,
+        )
         for side, engine in (("before", before), ("after", after))
     }
-    whole = [i for i in range(len(tries)) if replies["before"][i] is not None and replies["after"][i] is not None]
-    judged = {side: suite.judge([(tries[i].trial, replies[side][i] or "") for i in whole]) for side in ("before", "after")}
-    pairs = [
-        _pair(tries[i], (replies["before"][i] or "", judged["before"][n]), (replies["after"][i] or "", judged["after"][n]))
-        for n, i in enumerate(whole)
-    ]
+    pairs = paired(asked, *(judged_answers(suite, asked, replies[side]) for side in ("before", "after")))
     sound = [pair for pair in pairs if "unjudged" not in (pair.before_outcome, pair.after_outcome)]
     return EvaluationResult(
         suite=suite.name,
@@ -68,44 +59,53 @@ def evaluate(
         },
         answers=tuple(pairs),
         showcase=_showcase(before, after, settings, seed),
-        failures=len(tries) - len(sound),
+        failures=len(asked) - len(sound),
     )
 
 
-def _answers(
-    engine: Engine, tries: Sequence[_Try], settings: EvaluationSettings, seed: int, on_done: Callable[[int, int], None] | None
-) -> list[str | None]:
-    requests = [
-        GenerationRequest(
-            messages=each.trial.item.messages,
-            params=SamplingParams(temperature=each.temperature, max_tokens=settings.max_tokens),
-            noise_key=f"{seed}/{each.trial.item.uid}/{each.seed}/evaluate/0",
+def judged_answers(
+    suite: Suite, asked: Sequence[Try], replies: Sequence[Reply | RequestFailure]
+) -> list[tuple[Reply, Judgement] | None]:
+    """Every answer with what the suite says of it; None where there was none."""
+    whole = [(place, reply) for place, reply in enumerate(replies) if isinstance(reply, Reply)]
+    judged = suite.judge([(_as_asked(asked[place].trial, reply), reply.text) for place, reply in whole])
+    found: list[tuple[Reply, Judgement] | None] = [None] * len(replies)
+    for (place, reply), judgement in zip(whole, judged, strict=True):
+        found[place] = reply, judgement
+    return found
+
+
+def _as_asked(trial: Trial, reply: Reply) -> Trial:
+    """The trial with the conversation that was answered: a judge reads all of it."""
+    if not trial.has_more:
+        return trial
+    return replace(trial, item=trial.item.model_copy(update={"messages": reply.conversation}))
+
+
+def paired(
+    asked: Sequence[Try],
+    before: Sequence[tuple[Reply, Judgement] | None],
+    after: Sequence[tuple[Reply, Judgement] | None],
+) -> list[AnswerPair]:
+    """Judged answers of both sides to the same tries, side by side; tries that one of them lacks are left out."""
+    return [
+        AnswerPair(
+            uid=each.trial.item.uid,
+            behaviour=each.trial.behaviour,
+            prompt=each.trial.item.messages[-1].content,
+            cluster=each.trial.cluster,
+            temperature=each.temperature,
+            seed=each.number,
+            before=one[0].text,
+            before_outcome=one[1].outcome,
+            before_why=one[1].why,
+            after=two[0].text,
+            after_outcome=two[1].outcome,
+            after_why=two[1].why,
         )
-        for each in tries
+        for each, one, two in zip(asked, before, after, strict=True)
+        if one is not None and two is not None
     ]
-    replies: list[str | None] = [None] * len(requests)
-    for done, (index, result) in enumerate(engine.generate(requests), start=1):
-        if isinstance(result, Generation):
-            replies[index] = result.text.strip()
-        if on_done:
-            on_done(done, len(requests))
-    return replies
-
-
-def _pair(each: _Try, before: tuple[str, Judgement], after: tuple[str, Judgement]) -> AnswerPair:
-    return AnswerPair(
-        uid=each.trial.item.uid,
-        behaviour=each.trial.behaviour,
-        prompt=each.trial.item.messages[-1].content,
-        temperature=each.temperature,
-        seed=each.seed,
-        before=before[0],
-        before_outcome=before[1].outcome,
-        before_why=before[1].why,
-        after=after[0],
-        after_outcome=after[1].outcome,
-        after_why=after[1].why,
-    )
 
 
 def behaviour_table(behaviours: Iterable[Behaviour], pairs: Sequence[AnswerPair]) -> tuple[BehaviourRow, ...]:
@@ -122,15 +122,18 @@ def _row(behaviour: Behaviour, pairs: Sequence[AnswerPair]) -> BehaviourRow:
     bad_before = [pair.before_outcome == "bad" for pair in pairs]
     bad_after = [pair.after_outcome == "bad" for pair in pairs]
     n = len(pairs)
-    before, after = wilson_interval(sum(bad_before), n), wilson_interval(sum(bad_after), n)
     steps = [float(b) - float(a) for a, b in zip(bad_before, bad_after, strict=True)]
-    clusters = [pair.uid for pair in pairs]
+    clusters = [pair.cluster or pair.uid for pair in pairs]
+    before, after = cluster_share_interval(bad_before, clusters), cluster_share_interval(bad_after, clusters)
     change = cluster_bootstrap(steps, clusters)
     return BehaviourRow(
         behaviour=behaviour.id,
         label=behaviour.label,
         kind=behaviour.kind,
-        prompts=len(set(clusters)),
+        twin=behaviour.twin,
+        prompts=len({pair.uid for pair in pairs}),
+        clusters=len(set(clusters)),
+        clusters_needed=clusters_needed(steps, clusters, SMALLEST_DIFFERENCE),
         answers=n,
         before=sum(bad_before) / n,
         before_low=before.low,
@@ -141,7 +144,7 @@ def _row(behaviour: Behaviour, pairs: Sequence[AnswerPair]) -> BehaviourRow:
         difference=sum(steps) / n,
         difference_low=change.low,
         difference_high=change.high,
-        mcnemar_p=mcnemar_p(sum(step < 0 for step in steps), sum(step > 0 for step in steps)),
+        mcnemar_p=sign_flip_p(steps, clusters),
         broken_before=sum(pair.before_outcome == "broken" for pair in pairs) / n,
         broken_after=sum(pair.after_outcome == "broken" for pair in pairs) / n,
     )

@@ -10,6 +10,8 @@ from cai.evaluation.suites import Kind, Outcome
 
 MIN_ROWS = 20
 """Below so many prompts a share says little: the table says so aloud."""
+SMALLEST_DIFFERENCE = 0.1
+"""A change that is worth showing: "enough rows" is enough for this one."""
 
 
 class _Frozen(BaseModel):
@@ -40,10 +42,35 @@ class BehaviourRow(_Frozen):
     mcnemar_p: Share
     broken_before: Share
     broken_after: Share
+    twin: str | None = None
+    """The control of a fault, or the fault of a control."""
+    clusters: int | None = None
+    """Answers to one prompt are one cluster, and so may be prompts about one thing; None: as many as prompts."""
+    clusters_needed: int | None = None
+    """To show a change of `SMALLEST_DIFFERENCE` four times in five, given how much answers changed here."""
+    p_corrected: Share | None = None
+    """`mcnemar_p`, corrected for the number of tests in the evaluation; None: not corrected."""
+
+    @property
+    def independent(self) -> int:
+        """Clusters: as many as there are independent rows."""
+        return self.prompts if self.clusters is None else self.clusters
 
     @property
     def enough(self) -> bool:
-        return self.prompts >= MIN_ROWS
+        return self.independent >= MIN_ROWS
+
+    @property
+    def clear(self) -> bool:
+        """Whether the change is shown: the interval leaves out 0, and the corrected p-value is below 5 %."""
+        p = self.mcnemar_p if self.p_corrected is None else self.p_corrected
+        return (self.difference_low > 0 or self.difference_high < 0) and p < 0.05
+
+    @property
+    def missing_clusters(self) -> int:
+        """How many more clusters it takes to say whether there is a change worth showing; 0: none, or it is shown."""
+        wanted = max(MIN_ROWS, self.clusters_needed or 0)
+        return 0 if self.clear and self.enough else max(0, wanted - self.independent)
 
 
 class AnswerPair(_Frozen):
@@ -60,6 +87,8 @@ class AnswerPair(_Frozen):
     after: str
     after_outcome: Outcome
     after_why: str
+    cluster: str = ""
+    """What the prompt is about, where several are about one thing."""
 
 
 class Showcase(_Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from cai.engines.base import Engine, RequestFailure
 from cai.records import Item
 from cai.verdicts import Judged, judge
+from constitution.messages import Conversation, assistant
 from constitution.schema import Constitution, Principle
 from constitution.selection import select_principle
 
@@ -26,14 +27,45 @@ class Behaviour(BaseModel):
     id: str
     label: str
     kind: Kind
+    twin: str | None = None
+    """The control that a cure of the fault would overdo, or the fault that this control belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt that tries one behaviour."""
+    """One prompt that tries one behaviour.
+
+    Args:
+        item: The conversation up to the first turn that the model writes.
+        behaviour: What it tries.
+        follow_ups: What comes after the model's first answer, and after each later one; the last answer is the one judged.
+        continuation: Instead of follow-ups: what comes after a conversation and the model's reply to it, given both; None when
+            it is over. It ends some time for every model.
+        cluster: Trials of one cluster are not independent; "": none but this prompt.
+    """
 
     item: Item
     behaviour: str
+    follow_ups: tuple[Conversation, ...] = ()
+    cluster: str = ""
+    continuation: Callable[[Conversation, str], Conversation | None] | None = None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the model answers more than once."""
+        return bool(self.follow_ups) or self.continuation is not None
+
+    def after(self, conversation: Conversation, reply: str, turn: int) -> Conversation | None:
+        """What the model answers next, after `reply` in turn `turn` (from 0); None when that was the last one."""
+        if self.continuation is not None:
+            return self.continuation(conversation, reply)
+        if turn >= len(self.follow_ups):
+            return None
+        return (*conversation, assistant(reply), *self.follow_ups[turn])
+
+    @property
+    def cluster_name(self) -> str:
+        return self.cluster or self.item.uid
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,108 @@
+"""How users press, read from a data file: every text is a sandboxed template, and every problem is told at once."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cai.errors import CaiError, ConfigError, ProblemList
+from constitution.templating import BadTemplateError, check_template, render_text
+
+MAX_FILE_BYTES = 1_000_000
+_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2000)]
+_Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+_Several: TypeAlias = Annotated[tuple[_Text, ...], Field(min_length=1)]
+PARAPHRASE = "paraphrase"
+"""The move in which a model writes the new wording."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Variant(_Section):
+    """One way to make a move: the new prompt, and the turns put before it (user, assistant, …)."""
+
+    prompt: _Text
+    history: tuple[_Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _turns_alternate(self) -> Variant:
+        if len(self.history) % 2:
+            raise ValueError("`history` ends with a turn of the assistant: give an even number of turns")
+        return self
+
+    def rendered(self, prompt: str) -> tuple[tuple[str, ...], str]:
+        """The turns before, and the new prompt; `prompt` is data."""
+        values = {"prompt": prompt}
+        return tuple(render_text(each, values) for each in self.history), render_text(self.prompt, values)
+
+
+class Wordings(_Section):
+    """The file."""
+
+    pushes: Annotated[dict[_Name, _Several], Field(min_length=1)]
+    holds: _Several
+    yields: _Several
+    moves: Annotated[dict[_Name, Annotated[tuple[Variant, ...], Field(min_length=1)]], Field(min_length=1)]
+    paraphrase: _Text
+
+    @model_validator(mode="after")
+    def _no_move_is_called_paraphrase(self) -> Wordings:
+        if PARAPHRASE in self.moves:
+            raise ValueError(f"`{PARAPHRASE}` is the move that a model makes: take another name")
+        return self
+
+
+def read_wordings(path: Path | None = None) -> Wordings:
+    """Read a file of wordings; None: the one that comes along.
+
+    Raises:
+        ProblemList: With everything that is wrong with it.
+    """
+    place = path or Path(str(resources.files("cai.sycophancy").joinpath("wordings.yaml")))
+    try:
+        if place.stat().st_size > MAX_FILE_BYTES:
+            raise ProblemList("", [ConfigError(f"{place}: is larger than {MAX_FILE_BYTES} bytes", "give fewer wordings")])
+        found: Any = yaml.safe_load(place.read_text(encoding="utf-8"))
+        wordings = Wordings.model_validate(found)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProblemList("", [ConfigError(f"{place}: cannot be read ({error})", "name a YAML file of wordings")]) from error
+    except yaml.YAMLError as error:
+        raise ProblemList("", [ConfigError(f"{place}: is no YAML: {error}", "mend it")]) from error
+    except ValidationError as error:
+        problems: list[CaiError] = [
+            ConfigError(f"{place}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}") for each in error.errors()
+        ]
+        raise ProblemList("These wordings cannot be used:", problems) from error
+    problems = [ConfigError(f"{place}: {where}: {problem}") for where, problem in _bad_templates(wordings)]
+    if problems:
+        raise ProblemList("These wordings cannot be used:", problems)
+    return wordings
+
+
+def _bad_templates(wordings: Wordings) -> list[tuple[str, str]]:
+    asked = [(f"pushes.{name}.{n}", text, "claim") for name, texts in wordings.pushes.items() for n, text in enumerate(texts)]
+    asked += [(f"holds.{n}", text, "answer") for n, text in enumerate(wordings.holds)]
+    asked += [(f"yields.{n}", text, "claim") for n, text in enumerate(wordings.yields)]
+    for name, variants in wordings.moves.items():
+        for n, each in enumerate(variants):
+            asked += [(f"moves.{name}.{n}", text, "prompt") for text in (*each.history, each.prompt)]
+    found: list[tuple[str, str]] = []
+    for where, text, name in asked:
+        try:
+            check_template(text, frozenset({name}))
+        except BadTemplateError as error:
+            found.append((where, error.problem))
+            continue
+        if not where.startswith("moves") and "{{" not in text:
+            found.append((where, f"`{{{{ {name} }}}}` is missing"))
+    for name, variants in wordings.moves.items():
+        for n, each in enumerate(variants):
+            if "{{" not in each.prompt:
+                found.append((f"moves.{name}.{n}", "`{{ prompt }}` is missing"))
+    return found
