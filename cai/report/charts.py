@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+from cai.evaluation.suite_results import SuiteResult
+from cai.labels.calibration import Calibration
 from cai.report.texts import plain
 
 WIDTH, HEIGHT = 360.0, 190.0
@@ -65,25 +68,51 @@ class Segment:
     width: float
 
 
-CURVES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("loss", "nats; what training minimises", ("loss",)),
-    ("rewards/accuracies", "share of pairs with a positive margin", ("rewards/accuracies",)),
-    ("rewards/margins", "beta × nats; chosen minus rejected", ("rewards/margins",)),
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A bin of labels; its area grows with their number."""
+
+    x: float
+    y: float
+    radius: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """`diagonal`: where labels are as right as they are sure."""
+
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    diagonal: str
+    before: tuple[Dot, ...]
+    after: tuple[Dot, ...]
+
+
+Curves: TypeAlias = tuple[tuple[str, str, tuple[str, ...]], ...]
+"""(title, unit, metric names) of each plot."""
+
+CURVES: Curves = (
+    ("loss", "nats; what training minimises", ("loss", "eval/loss")),
+    ("rewards/accuracies", "share of pairs with a positive margin", ("rewards/accuracies", "eval/rewards/accuracies")),
+    ("rewards/margins", "beta × nats; chosen minus rejected", ("rewards/margins", "eval/rewards/margins")),
     ("logps", "nats, summed over each reply", ("logps/chosen", "logps/rejected")),
     ("drift", "nats a token since the reference", ("drift/chosen", "drift/rejected")),
-    ("nll", "nats a token", ("nll/chosen", "nll/anchors", "nll/replies")),
+    ("KL", "nats a token from the start model, along replies of the data", ("kl/data", "eval/kl")),
+    ("length", "tokens of a reply that is learned from", ("length/chosen", "length/rejected")),
+    ("nll", "nats a token", ("nll/chosen", "nll/anchors", "nll/replies", "eval/nll/replies")),
 )
-"""(title, unit, metric names) of each plot, in order; one whose metrics were not logged is left out."""
+"""Of supervised and preference training, in order; a plot whose metrics were not logged is left out."""
 
 
-def training_plots(metrics: Sequence[Mapping[str, float]]) -> list[Plot]:
+def training_plots(metrics: Sequence[Mapping[str, float]], curves: Curves = CURVES) -> list[Plot]:
     """The curves of a training run, over its steps."""
     plots: list[Plot] = []
-    for title, note, names in CURVES:
+    for title, note, names in curves:
         found = {name: [(line["step"], line[name]) for line in metrics if name in line and "step" in line] for name in names}
-        curves = {name: points for name, points in found.items() if points}
-        if curves:
-            plots.append(_plot(title, note, curves, bounds=(0.0, 1.0) if title == "rewards/accuracies" else None))
+        drawn = {name: points for name, points in found.items() if points}
+        if drawn:
+            plots.append(_plot(title, note, drawn, bounds=(0.0, 1.0) if title == "rewards/accuracies" else None))
     return plots
 
 
@@ -103,6 +132,49 @@ def histogram(counts: Sequence[int], low: float, high: float) -> tuple[tuple[Bar
         )
     x_ticks = tuple(Tick(_x(value, low, high), plain(value)) for value in ticks(low, high, parts=5) if low <= value <= high)
     return tuple(bars), x_ticks, tuple(Tick(_y(value, 0, top), plain(value)) for value in y_ticks)
+
+
+def models_plot(result: SuiteResult) -> Plot:
+    """The share of bad answers of every behaviour, model by model, as they were compared; the names stand in the note."""
+    models = result.models
+    curves = {
+        first.label: [
+            (float(n), each.share)
+            for n, model in enumerate(models, 1)
+            for each in model.behaviours
+            if each.behaviour == first.behaviour
+        ]
+        for first in models[0].behaviours
+    }
+    plot = _plot("", "; ".join(f"{n}: {model.model}" for n, model in enumerate(models, 1)), curves, bounds=(0.0, 1.0))
+    numbers = tuple(Tick(_x(float(n), 1.0, float(len(models))), str(n)) for n in range(1, len(models) + 1))
+    return replace(plot, x_ticks=numbers)
+
+
+def reliability(before: Calibration, after: Calibration | None, least: float = 0.5) -> Reliability:
+    """How often right (up), by how sure (to the right), before and after. `least`: where the range of sureness begins."""
+    xs, ys = (least, 1.0), (0.0, 1.0)
+
+    def dots(measured: Calibration | None) -> tuple[Dot, ...]:
+        return tuple(
+            Dot(
+                _x(each.mean_p, *xs),
+                _y(each.mean_target, *ys),
+                round(2.5 + 9 * math.sqrt(each.labels / measured.labels), 2),
+                f"{each.low:.2f}–{each.high:.2f}: {each.labels} labels, {each.mean_p:.2f} sure on average, "
+                f"{each.mean_target:.2f} right",
+            )
+            for each in (measured.bins if measured else ())
+            if measured
+        )
+
+    return Reliability(
+        x_ticks=tuple(Tick(_x(value, *xs), plain(value)) for value in ticks(*xs, parts=5)),
+        y_ticks=tuple(Tick(_y(value, *ys), plain(value)) for value in ticks(*ys)),
+        diagonal=f"M{_x(least, *xs)} {_y(least, *ys)} L{_x(1.0, *xs)} {_y(1.0, *ys)}",
+        before=dots(before),
+        after=dots(after),
+    )
 
 
 def stacked(parts: Mapping[str, int]) -> list[Segment]:
@@ -152,16 +224,15 @@ def _plot(
     y_values = ticks(low, high)
     low, high = y_values[0], y_values[-1]
     start, end = min(steps), max(steps)
-    longest = max(len(curve) for curve in points.values())
-    window = 1 if longest < SMOOTHED_FROM else max(3, longest // 16) | 1
+    windows = {name: 1 if len(curve) < SMOOTHED_FROM else max(3, len(curve) // 16) | 1 for name, curve in points.items()}
     x_values = [x for x in ticks(start, end) if start <= x <= end]
     return Plot(
         title=title,
         note=note,
-        series=tuple(_series(name, curve, (start, end), (low, high), window) for name, curve in points.items()),
+        series=tuple(_series(name, curve, (start, end), (low, high), windows[name]) for name, curve in points.items()),
         x_ticks=tuple(Tick(_x(x, start, end), plain(x)) for x in x_values),
         y_ticks=tuple(Tick(_y(y, low, high), plain(y)) for y in y_values),
-        window=window,
+        window=max(windows.values()),
     )
 
 

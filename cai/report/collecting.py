@@ -1,67 +1,78 @@
 """Run folder → `ReportData`. Reads only, and works on a run of which only a part is done.
 
-Long lists are cut to a sample that depends on the rows' names alone: the same run gives the same report.
+The same run gives the same report: where long lists are cut to a sample, that depends on the rows' names alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from cai.evaluation.results import AnswerPair, EvaluationResult
+from cai.data.filters.overview import Overview
+from cai.data.filters.stored import rules_of, stored_overview
+from cai.errors import StoreError
+from cai.evaluation.results import EvaluationResult
+from cai.evaluation.suite_results import SuiteResult
 from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
-from cai.records import (
-    EVALUATION,
-    FailureRecord,
-    LedgerEntry,
-    Outcome,
-    PreferenceRecord,
-    RecordKind,
-    RevisionRecord,
-    Stage,
-    Verdict,
-)
+from cai.records import EVALUATION, SUITE_RESULTS, FailureRecord, Outcome, RecordKind, Stage
 from cai.report.data import (
+    BesideView,
     ConstitutionView,
     LabelsView,
     LedgerView,
+    LengthRow,
     PrincipleUse,
     Reason,
     ReportData,
     TrainingView,
-    Transcript,
 )
+from cai.report.leash import FOLDER, leash_view
+from cai.report.listings import (
+    ANSWERS_SHARE,
+    Pairs,
+    budget_bytes_of,
+    list_answers,
+    list_suite_answers,
+    list_transcripts,
+)
+from cai.review.figures import review_figures
+from cai.review.flow import waiting
 from cai.store import RunFolder
 from cai.training.results import TrainingResult
+from cai.training.reward_results import REWARD, read_quality
 
-MAX_TRANSCRIPTS = 200
-MAX_ANSWERS = 300
 MAX_FAILURES = 20
-BINS = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another run to show beside this one: what differs, and its folder, open."""
+
+    view: BesideView
+    folder: RunFolder
+
+
 def collect(
-    folder: RunFolder, *, max_transcripts: int = MAX_TRANSCRIPTS, max_answers: int = MAX_ANSWERS, name: str | None = None
+    folder: RunFolder, *, name: str | None = None, budget_bytes: float | None = None, beside: Beside | None = None
 ) -> ReportData:
     """Read what a report shows from an open run folder; read-only is enough.
 
     Args:
         folder: Of a run in any state.
-        max_transcripts: At most so many transcripts, drawn by the hash of their names.
-        max_answers: At most so many pairs of evaluation answers, drawn likewise.
         name: Title of the report; default: the folder's name.
+        budget_bytes: Most that transcripts and answers take in the page; default: by their number.
+        beside: Another run.
 
     Raises:
         StoreError: If the folder is damaged or was written by another version.
@@ -69,24 +80,41 @@ def collect(
     manifest = folder.manifest
     config = _mapping(manifest.get("config"))
     evaluation = next(folder.measurements(EVALUATION, EvaluationResult), None)
-    answers = evaluation.answers if evaluation else ()
-    labels = _labels(folder)
-    uses: Counter[tuple[str, str]] = Counter()
-    transcripts = _sample((_counted(record, uses) for record in _revisions(folder)), max_transcripts, _record_name)
+    suites = tuple(folder.measurements(SUITE_RESULTS, SuiteResult))
+    pairs = Pairs.of(folder)
+    labels = _labels(folder, pairs)
+    budget = budget_bytes_of(folder.count_records(RecordKind.REVISION), budget_bytes)
+    answers = list_answers(evaluation, ANSWERS_SHARE * budget)
+    suite_answers = list_suite_answers(folder, suites, ANSWERS_SHARE * budget)
+    budget -= sum(each.size_bytes for each in (answers, suite_answers) if each)
+    transcripts, tally = list_transcripts(
+        folder,
+        pairs,
+        budget,
+        other=beside.folder if beside else None,
+        other_name=beside.view.name if beside else "",
+    )
     return ReportData(
         name=name or folder.path.resolve().name,
         program=str(manifest.get("program", "")),
         stages=_stages(folder, config),
         ledger=_ledger(folder, replicas=int(_mapping(config.get("loop")).get("replicas", 1))),
         evaluation=evaluation,
-        answers=tuple(_sample(answers, max_answers, _answer_name)),
-        answers_total=len(answers),
-        transcripts=_transcripts(folder, transcripts),
-        transcripts_total=folder.count_records(RecordKind.REVISION),
+        suites=suites,
+        transcripts=transcripts,
+        answers=answers,
+        suite_answers=suite_answers,
+        lengths=(*tally.lengths(), *pairs.lengths(), *_answer_lengths(evaluation)),
+        beside=beside.view if beside else None,
         gate=_gate(folder),
+        filters=_filters(folder),
         labels=labels,
+        review=review_figures(folder) if labels else None,
+        waiting=str(found) if labels and (found := waiting(folder)) else "",
         training=tuple(_training(folder)),
-        constitution=_constitution(_mapping(manifest.get("constitution")), uses),
+        leash=leash_view(folder.path / FOLDER, list(read_metrics(folder.path / FOLDER / "metrics.jsonl"))),
+        reward=read_quality(folder.path / REWARD),
+        constitution=_constitution(_mapping(manifest.get("constitution")), tally.uses),
         usage=folder.usage(),
         facts=tuple(_facts(manifest)),
         datasets=_datasets(folder),
@@ -94,40 +122,11 @@ def collect(
     )
 
 
-# ---- samples
-
-
-def _sample(rows: Iterable[Model], size: int, name: Callable[[Model], str]) -> list[Model]:
-    """At most `size` rows, in their own order: those whose names have the smallest hashes."""
-    numbered = ((hashlib.blake2b(name(row).encode(errors="replace")).digest(), n, row) for n, row in enumerate(rows))
-    return [row for _, _, row in sorted(heapq.nsmallest(size, numbered, key=lambda each: each[:2]), key=lambda each: each[1])]
-
-
-def _record_name(record: RevisionRecord) -> str:
-    return f"{record.uid}/{record.replica}"
-
-
-def _answer_name(answer: AnswerPair) -> str:
-    return f"{answer.uid}/{answer.temperature}/{answer.seed}"
-
-
 # ---- parts
 
 
 def _mapping(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _revisions(folder: RunFolder) -> Iterable[RevisionRecord]:
-    return folder.records(RecordKind.REVISION, RevisionRecord)
-
-
-def _counted(record: RevisionRecord, uses: Counter[tuple[str, str]]) -> RevisionRecord:
-    for each in record.rounds:
-        uses[each.principle_id, "drawn"] += 1
-        uses[each.principle_id, "faults"] += each.verdict is Verdict.FAULT
-        uses[each.principle_id, "revisions"] += each.revision is not None
-    return record
 
 
 def _stages(folder: RunFolder, config: dict[str, Any]) -> dict[Stage, bool]:
@@ -154,21 +153,14 @@ def _ledger(folder: RunFolder, *, replicas: int) -> LedgerView:
     )
 
 
-def _transcripts(folder: RunFolder, records: list[RevisionRecord]) -> tuple[Transcript, ...]:
-    wanted = {(record.uid, record.replica) for record in records}
-    entries = {(entry.uid, entry.replica): entry for entry in folder.ledger() if (entry.uid, entry.replica) in wanted}
-    labels = {
-        (label.uid, label.replica): label
-        for label in folder.records(RecordKind.PREFERENCE, PreferenceRecord)
-        if (label.uid, label.replica) in wanted
-    }
+def _answer_lengths(evaluation: EvaluationResult | None) -> Iterable[LengthRow]:
+    if evaluation is not None and (answers := evaluation.answers):
+        before, after = (sum(len(text.split()) for text in side) / len(answers) for side in _both(evaluation))
+        yield LengthRow("held-out answers", "before", before, "after", after, len(answers))
 
-    def transcript(record: RevisionRecord) -> Transcript:
-        key = (record.uid, record.replica)
-        entry = entries.get(key, LedgerEntry(uid=record.uid, replica=record.replica, outcome=Outcome.PENDING))
-        return Transcript(record, entry.outcome, entry.reason, labels.get(key))
 
-    return tuple(transcript(record) for record in records)
+def _both(evaluation: EvaluationResult) -> tuple[list[str], list[str]]:
+    return [each.before for each in evaluation.answers], [each.after for each in evaluation.answers]
 
 
 def _gate(folder: RunFolder) -> GateTally | None:
@@ -176,15 +168,20 @@ def _gate(folder: RunFolder) -> GateTally | None:
     return _parsed(GateTally, stage.summary["gate"]) if stage and "gate" in stage.summary else None
 
 
-def _labels(folder: RunFolder) -> LabelsView | None:
+def _filters(folder: RunFolder) -> Overview | None:
+    if folder.stage(Stage.LABEL) is None:
+        return None
+    try:
+        rules_of(folder)
+    except StoreError:
+        return None  # settings of another version; the rest of the report still stands
+    return stored_overview(folder)
+
+
+def _labels(folder: RunFolder, pairs: Pairs) -> LabelsView | None:
     stage = folder.stage(Stage.LABEL)
     quality = _parsed(LabelQuality, stage.summary) if stage else None
-    if quality is None:
-        return None
-    bins = [0] * BINS
-    for label in folder.records(RecordKind.PREFERENCE, PreferenceRecord):
-        bins[min(BINS - 1, int((label.p_chosen - 0.5) * 2 * BINS))] += 1
-    return LabelsView(quality, tuple(bins))
+    return LabelsView(quality, tuple(pairs.histogram)) if quality is not None else None
 
 
 def _training(folder: RunFolder) -> Iterable[TrainingView]:

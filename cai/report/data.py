@@ -8,12 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cai.evaluation.results import AnswerPair, EvaluationResult
+from cai.data.filters.overview import Overview
+from cai.evaluation.results import EvaluationResult
+from cai.evaluation.suite_results import SuiteResult
 from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
-from cai.records import Outcome, PreferenceRecord, RevisionRecord, Stage
+from cai.records import Outcome, Stage
+from cai.report.leash import LeashView
+from cai.report.listing import Listing
+from cai.review.figures import ReviewFigures
 from cai.store import Usage
 from cai.training.results import TrainingResult
+from cai.training.reward_quality import RewardQuality
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +51,6 @@ class LedgerView:
     @property
     def balanced(self) -> bool:
         return self.rows == self.expected_rows == sum(reason.rows for reason in self.reasons)
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """One item through the loop, how it ended, and its label if it became a pair."""
-
-    record: RevisionRecord
-    outcome: Outcome
-    reason: str
-    label: PreferenceRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +96,53 @@ class TrainingView:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthRow:
+    """Mean length of two sorts of texts, in words: of `rows` of each."""
+
+    what: str
+    first: str
+    first_words: float
+    second: str
+    second_words: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BesideBehaviour:
+    """Bad answers after training in this run and in another, in words; `there` minus `here` with its interval."""
+
+    label: str
+    here: str
+    there: str
+    change: str
+    p: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class BesideView:
+    """What there is to say of a run beside another.
+
+    Args:
+        name: Of the other run.
+        lines: Rows and labels that both have, and how many differ.
+        principles: (id, what happened to it) of those that are not the same.
+        settings: (key, here, there) of those that are not the same.
+        metrics: (name, here, there) of the last step of training.
+        behaviours: After training, on the same prompts.
+        not_compared: What could not be, and why.
+    """
+
+    name: str
+    lines: tuple[str, ...] = ()
+    principles: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str, str], ...] = ()
+    metrics: tuple[tuple[str, str, str], ...] = ()
+    behaviours: tuple[BesideBehaviour, ...] = ()
+    not_compared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything on the page."""
 
@@ -109,14 +152,27 @@ class ReportData:
     """Every stage that is part of this run, in order, and whether it is finished."""
     ledger: LedgerView
     evaluation: EvaluationResult | None = None
-    answers: tuple[AnswerPair, ...] = ()
-    answers_total: int = 0
-    transcripts: tuple[Transcript, ...] = ()
-    transcripts_total: int = 0
+    suites: tuple[SuiteResult, ...] = ()
+    transcripts: Listing | None = None
+    answers: Listing | None = None
+    suite_answers: Listing | None = None
+    lengths: tuple[LengthRow, ...] = ()
+    beside: BesideView | None = None
+    """None where no other run was given."""
     gate: GateTally | None = None
     """None where the loop had no gate."""
+    filters: Overview | None = None
+    """None before the filters were asked."""
     labels: LabelsView | None = None
+    review: ReviewFigures | None = None
+    """None where nobody has reviewed the run."""
+    waiting: str = ""
+    """What is not learned before a person has judged it, in words."""
     training: tuple[TrainingView, ...] = ()
+    leash: LeashView | None = None
+    """None where `cai rl` has made no step."""
+    reward: RewardQuality | None = None
+    """Of the run's reward model; None where it has none, or none was measured."""
     constitution: ConstitutionView | None = None
     usage: dict[str, Usage] = field(default_factory=dict[str, Usage])
     facts: tuple[tuple[str, str], ...] = ()

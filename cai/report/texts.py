@@ -1,32 +1,6 @@
-"""Text that people did not choose, made safe to look at, and numbers as people read them. Knows no HTML."""
+"""Numbers as people read them, and long texts cut to a line. Knows no HTML."""
 
 from __future__ import annotations
-
-import re
-import unicodedata
-
-_JOINERS = {"\u200c", "\u200d"}
-"""Part of ordinary writing in many scripts, and of emoji."""
-_ORDINARY = re.compile(r"[\n -~\u00a0-\u00ac\u00ae-\u05ff]*")
-
-
-def visible(text: str) -> str:
-    """The text with signs that cannot be seen made visible: control, bidi override, zero-width and tag characters, surrogates.
-
-    Line feeds, tabs and the joiners of scripts and emoji stay; a carriage return before a line feed goes.
-    """
-    if _ORDINARY.fullmatch(text):
-        return text
-    return "".join(_visible(sign) for sign in text.replace("\r\n", "\n"))
-
-
-def _visible(sign: str) -> str:
-    code = ord(sign)
-    if sign in "\n\t" or sign in _JOINERS or unicodedata.category(sign) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return sign
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures: ␀ for NUL …
-    return "␡" if code == 0x7F else f"⟦U+{code:04X}⟧"
 
 
 def percent(share: float) -> str:
@@ -75,3 +49,8 @@ def shortened(text: str, limit: int = 180) -> str:
     """The beginning of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def signed_nats(nats: float) -> str:
+    """Log-odds, with their sign and unit."""
+    return f"{nats:+.2f} nats".replace("-", "−")
