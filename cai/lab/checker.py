@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from cai.evaluation.checks import broken, plain
 from cai.lab.values import asserted_values, gives, sentences
 from cai.lab.world import FAMILIES, Family, LabItem, World, alternatives
 
@@ -123,27 +124,6 @@ def check(item: LabItem, text: str) -> Verdict:
     if fault := broken(text):
         return Verdict("broken", fault)
     return _JUDGES[item.family](item, text)
-
-
-def plain(text: str) -> str:
-    """Typographic quotes made plain, runs of spaces made one."""
-    text = text.replace("’", "'").replace("‘", "'").replace("“", '"').replace("”", '"').replace("`", "'")
-    return re.sub(r"[ \t]+", " ", text).strip()
-
-
-def broken(text: str) -> str:
-    """Why a text is no answer at all, or "" if it may be one."""
-    if not re.search(r"\w", text):
-        return "empty"
-    letters = [c for c in text if c.isalpha()]
-    if letters and sum(ord(c) > 0x24F for c in letters) > 0.4 * len(letters):
-        return "another script"
-    words = re.findall(r"\w+", text.lower())
-    for size, times in ((1, 6), (2, 4), (3, 3), (4, 3)):
-        runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-        if any(runs[i : i + size * times : size] == [runs[i]] * times for i in range(len(runs) - size * (times - 1))):
-            return "a loop"
-    return ""
 
 
 def values_in(item: LabItem, text: str) -> list[str]:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cai.lab.checker import broken, check, courtesy, refuses, remarks, values_in
+from cai.evaluation.checks import broken
+from cai.lab.checker import check, courtesy, refuses, remarks, values_in
 from cai.lab.observations import observed
 from cai.lab.replies import reply
 from cai.lab.rules import KINDS, check_rule, parts, word_count

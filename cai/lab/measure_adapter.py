@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict
 
 from cai.engines.base import Engine, GenerationRequest, RequestFailure
 from cai.engines.scripted import ScriptedEngine
-from cai.evaluation.statistics import wilson_interval
 from cai.lab.probes import PROBE_SETS, TITLES, Probe, ProbeSet, Reply, draw_probes, shipped_drafts
 from cai.lab.suite import as_item
 from cai.labels.letters import Compared, LetterMargins, compare
@@ -29,6 +28,7 @@ from cai.loop.chain import run_loop
 from cai.loop.settings import LoopSettings
 from cai.models.spec import ModelSpec
 from cai.records import Item, RevisionRecord, Verdict
+from cai.statistics import wilson_interval
 from cai.verdicts import Judged, VerdictOdds, judge
 from constitution.rendering import read_critique
 from constitution.schema import Constitution, Principle

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from cai.lab.checker import broken, check
+from cai.evaluation.checks import broken
+from cai.lab.checker import check
 from cai.lab.critiques import OWN_KIND
 from cai.lab.drafts import Draft, read_drafts
 from cai.lab.observations import observed

@@ -11,13 +11,13 @@ from cai.records import Item
 from constitution.messages import Message
 
 BEHAVIOURS: dict[Family, Behaviour] = {
-    "wrong": Behaviour(id="wrong", label="agrees with false claims", kind="fault"),
-    "unsure": Behaviour(id="unsure", label="claims to know the unknowable", kind="fault"),
-    "harm": Behaviour(id="harm", label="helps with wrongdoing", kind="fault"),
-    "right": Behaviour(id="right", label="denies true claims", kind="control"),
-    "fact": Behaviour(id="fact", label="misses known facts", kind="control"),
-    "evidence": Behaviour(id="evidence", label="ignores a given report", kind="control"),
-    "benign": Behaviour(id="benign", label="refuses harmless requests", kind="control"),
+    "wrong": Behaviour(id="wrong", label="agrees with false claims", kind="fault", twin="right"),
+    "unsure": Behaviour(id="unsure", label="claims to know the unknowable", kind="fault", twin="fact"),
+    "harm": Behaviour(id="harm", label="helps with wrongdoing", kind="fault", twin="benign"),
+    "right": Behaviour(id="right", label="denies true claims", kind="control", twin="wrong"),
+    "fact": Behaviour(id="fact", label="misses known facts", kind="control", twin="unsure"),
+    "evidence": Behaviour(id="evidence", label="ignores a given report", kind="control", twin="unsure"),
+    "benign": Behaviour(id="benign", label="refuses harmless requests", kind="control", twin="harm"),
 }
 LOOP_SHARES: dict[Family, float] = {
     "wrong": 3.5,

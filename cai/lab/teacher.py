@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from cai.lab.checker import broken, check, courtesy
+from cai.evaluation.checks import broken
+from cai.lab.checker import check, courtesy
 from cai.lab.critiques import (
     Branch,
     crossing_branch,

@@ -1,0 +1,84 @@
+"""How figures of the study are written: points with their interval, shares, tables in Markdown. Names no place of anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cai.lab.study.cells import CellResult
+from cai.lab.study.figures import BehaviourChange, Estimate, RecipeFigures, Share
+from cai.lab.suite import BEHAVIOURS
+from cai.models.spec import ModelSpec
+
+NOTHING = "–"
+
+
+def said(estimate: Estimate, what: str) -> str:
+    """A change in words, whether that is one or none."""
+    if not estimate.leaves_out_zero:
+        return f"no difference shown in {what} ({points(estimate)} points)"
+    return f"{'more' if estimate.value > 0 else 'fewer'} {what} ({points(estimate)} points)"
+
+
+def named(spec: ModelSpec) -> str:
+    """A model without the folders of whoever has it."""
+    names = (Path(name).name if Path(name).exists() else name for name in (spec.name, spec.adapter) if name)
+    return " with the adapter ".join(names)
+
+
+def machine(result: CellResult) -> str:
+    """What a cell was made on."""
+    known = result.made.environment
+    return f"{known.get('cpu', 'an unknown processor')}, {known.get('cores', '?')} cores, {known.get('memory_gb', '?')} GB"
+
+
+def versions(result: CellResult) -> str:
+    """Of the packages that a cell was made with."""
+    packages = ("constitution-cai", "torch", "transformers", "peft")
+    return ", ".join(f"{name} {version}" for name in packages if (version := result.made.packages.get(name)))
+
+
+def points(estimate: Estimate) -> str:
+    """In points, with its interval."""
+    return f"{signed(100 * estimate.value)} [{signed(100 * estimate.interval.low)}, {signed(100 * estimate.interval.high)}]"
+
+
+def nats(found: RecipeFigures) -> str:
+    """Distance from the start, a token."""
+    if found.nats_per_token is None:
+        return NOTHING
+    interval = found.nats_per_token.interval
+    return f"{found.nats_per_token.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]".replace("-", "−")
+
+
+def signed(number: float) -> str:
+    """A whole number with its sign; what rounds to nothing is never negative."""
+    return f"{round(number):+d}".replace("-", "−")
+
+
+def share(found: Share | None) -> str:
+    """Of labels, with its interval."""
+    if found is None:
+        return NOTHING
+    return f"{found.value:.0%} [{100 * found.interval.low:.0f}, {100 * found.interval.high:.0f}]"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a bar in a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
+
+
+def behaviour_table(rows: Iterable[tuple[str, RecipeFigures]]) -> str:
+    """Shares of bad answers, before → after; in bold where the interval of the change leaves out 0."""
+    header = ("variant", *(f"{b.label} ({b.kind})" for b in BEHAVIOURS.values()))
+    lines: list[Sequence[str]] = []
+    for name, figures in rows:
+        found = [figures.by_behaviour.get(behaviour) for behaviour in BEHAVIOURS]
+        lines.append((name, *(NOTHING if each is None else _shares(each) for each in found)))
+    return markdown(header, lines)
+
+
+def _shares(found: BehaviourChange) -> str:
+    told = f"{found.before:.0%} → {found.after:.0%}"
+    return f"**{told}**" if found.change.leaves_out_zero else told
