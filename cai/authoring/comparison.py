@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from cai.engines.base import Engine
 from cai.evaluation.before_after import behaviour_table
 from cai.evaluation.results import AnswerPair, BehaviourRow
-from cai.evaluation.statistics import holm
 from cai.evaluation.suites import FEEDBACK_JUDGE, Behaviour, Judgement, Suite, Trial, breaking, judge_by_principles
 from cai.loop import LoopEvent, LoopSettings, run_loop
 from cai.records import Item, RevisionRecord
+from cai.statistics import holm
 from constitution.schema import Constitution, Principle
 from constitution.selection import applies
 

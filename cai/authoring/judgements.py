@@ -1,4 +1,4 @@
-"""What the labelling model says of two replies under one principle, by either method of the labels.
+"""What the labelling model says of two replies under one principle, by any method of the labels.
 
 Asks through the labels' own code, so that a test of a principle is judged exactly as a pair of a run is. Every call is
 remembered in a run folder under the key of what determines it: model, rendered tokens and parameters, nothing else.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from cai.engines.base import (
     Engine,
@@ -21,11 +21,12 @@ from cai.engines.base import (
     ScoreResult,
     generate_all,
 )
-from cai.labels import Compared, Judged, VerdictOdds, compare, judge
+from cai.labels import AnswerScore, Compared, Judged, LabelSettings, compare, score_answers
+from cai.labels.alone import contrast_requests
 from cai.records import Method
 from cai.store import MemoisedEngine, RunFolder
 from constitution.messages import Conversation, user
-from constitution.rendering import LETTERS, render_comparison, render_critique
+from constitution.rendering import LETTERS, render_comparison, render_critique, render_yes_no
 from constitution.schema import Principle
 
 OnJudged: TypeAlias = Callable[[Method, int, int], None]
@@ -50,9 +51,9 @@ class Judgement:
 
     Args:
         margin_nats: That `better` is better; the mean over both orders.
-        parts_nats: letters: the margin with `better` first, and with `better` second. pointwise: the log-odds that there is
-            nothing to change, of `better` and of `worse`, each judged alone; the margin is their difference.
-        grounds: pointwise: what the critique says of `better` and of `worse` before its verdict. Empty for letters.
+        parts_nats: letters: the margin with `better` first, and with `better` second. Else the score of `better` and of `worse`
+            (pointwise: the log-odds that there is nothing to change), each judged alone; the margin is their difference.
+        grounds: pointwise: what the critique says of `better` and of `worse` before its verdict. Empty for other methods.
     """
 
     margin_nats: float
@@ -81,21 +82,25 @@ _Judging: TypeAlias = Callable[[Sequence[Question], _OnDone | None], list[Judgem
 class Judge:
     """A labelling model that remembers its calls in a run folder."""
 
-    def __init__(self, engine: Engine, folder: RunFolder, *, ground_tokens: int) -> None:
+    def __init__(
+        self, engine: Engine, folder: RunFolder, *, ground_tokens: int, contrast_against: Literal["none", "opposite"] = "none"
+    ) -> None:
         self._computing = _Watched(engine)
         self._engine = MemoisedEngine(self._computing, folder)
         self._ground_tokens = ground_tokens
+        self._against: Literal["none", "opposite"] = contrast_against
 
     def ask(self, questions: Sequence[Question], on_judged: OnJudged | None = None) -> list[Answer]:
         """Judge every question, in the order given. A failed request fails its own question alone."""
         outcomes: dict[int, Judgement | RequestFailure] = {}
-        by_method: dict[Method, _Judging] = {"pointwise": self._by_verdicts, "letters": self._by_letters}
-        for method, judged in by_method.items():
-            numbers = [number for number, question in enumerate(questions) if question.method == method]
+        methods: list[Method] = [question.method for question in questions]
+        for method in dict.fromkeys(methods):
+            judged: _Judging = self._by_letters if method == "letters" else partial(self._alone, method)
+            numbers = [number for number, each in enumerate(methods) if each == method]
             told = partial(on_judged, method) if on_judged else None
             outcomes |= zip(numbers, judged([questions[number] for number in numbers], told), strict=True)
         return [
-            Answer(outcomes[number], remembered=self._computing.asked.isdisjoint(_prompts(question)))
+            Answer(outcomes[number], remembered=self._computing.asked.isdisjoint(self._prompts(question)))
             for number, question in enumerate(questions)
         ]
 
@@ -108,37 +113,49 @@ class Judge:
             for each in found
         ]
 
-    def _by_verdicts(self, questions: Sequence[Question], on_done: _OnDone | None) -> list[Judgement | RequestFailure]:
+    def _alone(
+        self, method: Method, questions: Sequence[Question], on_done: _OnDone | None
+    ) -> list[Judgement | RequestFailure]:
         # A reply that stands in several questions is judged once: a changed worse reply keeps its better one.
         replies = {
             (q.principle.id, q.prompt, reply): Judged((user(q.prompt),), reply, q.principle, "test/verdict/0")
             for q in questions
             for reply in (q.better, q.worse)
         }
-        with self._engine.stage("pointwise"):
-            odds = judge(self._engine, list(replies.values()), ground_tokens=self._ground_tokens, on_done=on_done)
-        found = dict(zip(replies, odds, strict=True))
+        settings = LabelSettings.model_construct(
+            method=method, ground_tokens=self._ground_tokens, contrast_against=self._against
+        )
+        with self._engine.stage(method):
+            scores = score_answers(self._engine, list(replies.values()), settings, on_done=on_done)
+        found = dict(zip(replies, scores, strict=True))
         return [
             _difference(found[q.principle.id, q.prompt, q.better], found[q.principle.id, q.prompt, q.worse]) for q in questions
         ]
 
+    def _prompts(self, question: Question) -> list[Conversation]:
+        """Every conversation that the question makes the model read."""
+        conversation, better, worse = (user(question.prompt),), question.better, question.worse
+        principle = question.principle
+        match question.method:
+            case "pointwise":
+                return [render_critique(principle, conversation, reply) for reply in (better, worse)]
+            case "yes_no":
+                return [render_yes_no(principle, conversation, reply) for reply in (better, worse)]
+            case "contrast":
+                asked = [Judged(conversation, reply, principle, "") for reply in (better, worse)]
+                return [request.messages for each in asked for request in contrast_requests(each, self._against)]
+            case "letters":
+                orders = ((better, worse), (worse, better))
+                return [render_comparison(principle, conversation, *order, question.labels) for order in orders]
 
-def _difference(better: VerdictOdds | RequestFailure, worse: VerdictOdds | RequestFailure) -> Judgement | RequestFailure:
+
+def _difference(better: AnswerScore | RequestFailure, worse: AnswerScore | RequestFailure) -> Judgement | RequestFailure:
     if isinstance(better, RequestFailure):
         return better
     if isinstance(worse, RequestFailure):
         return worse
-    parts = (better.log_odds_nats, worse.log_odds_nats)
-    return Judgement(parts[0] - parts[1], parts, (better.ground, worse.ground))
-
-
-def _prompts(question: Question) -> list[Conversation]:
-    """Every conversation that the question makes the model read."""
-    conversation, better, worse = (user(question.prompt),), question.better, question.worse
-    if question.method == "pointwise":
-        return [render_critique(question.principle, conversation, reply) for reply in (better, worse)]
-    orders = ((better, worse), (worse, better))
-    return [render_comparison(question.principle, conversation, first, second, question.labels) for first, second in orders]
+    grounds = (better.ground, worse.ground) if better.ground or worse.ground else ()
+    return Judgement(better.nats - worse.nats, (better.nats, worse.nats), grounds)
 
 
 class _WatchedStream:

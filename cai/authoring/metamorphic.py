@@ -18,6 +18,7 @@ from cai.engines.base import RequestFailure
 from cai.records import Method
 
 BOTH: tuple[Method, ...] = ("pointwise", "letters")
+ALL: tuple[Method, ...] = ("pointwise", "letters", "yes_no", "contrast")
 POLITE_PHRASE = "Thank you very much for your kind message."
 PADDING: tuple[str, ...] = (
     "Every sentence of a text is made of words, and every word of letters.",
@@ -121,14 +122,14 @@ RELATIONS: tuple[Relation, ...] = (
         name="polite worse",
         statement="The verdict stays the same when the worse reply ends with a word of thanks.",
         source="arXiv 2410.02736",
-        methods=BOTH,
+        methods=ALL,
         change=polite,
     ),
     Relation(
         name="padded worse",
         statement="The verdict stays the same when sentences without content make the worse reply as long as the better one.",
         source="arXiv 2306.05685, 2310.10076",
-        methods=BOTH,
+        methods=ALL,
         change=padded,
     ),
 )

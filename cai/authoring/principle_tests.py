@@ -13,8 +13,8 @@ from enum import StrEnum
 from cai.authoring.judgements import Answer, Judge, OnJudged, Question
 from cai.authoring.metamorphic import Check, Kept, Relation, check_change, check_swap, position_biased, verdict
 from cai.engines.base import RequestFailure
-from cai.evaluation.statistics import Interval, wilson_interval
 from cai.records import Method
+from cai.statistics import Interval, wilson_interval
 from constitution.schema import Constitution, Principle, PrincipleTest
 
 

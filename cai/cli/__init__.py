@@ -12,20 +12,32 @@ import warnings
 import typer
 
 from cai.cli import (
+    agreement,
+    argue,
+    attack,
     audit,
     check,
     compare,
     config_,
     convert,
     demo,
+    diff,
     doctor,
     eval_,
+    export_,
+    filter_,
     import_,
     init,
+    lab,
     merge,
     plan,
     report_,
+    reproduce,
+    review,
+    reward,
+    rl,
     run,
+    score,
     show,
     status,
     testing,
@@ -45,6 +57,7 @@ app = typer.Typer(
 PRINCIPLES = "Principles"
 STAGES = "One stage of a run"
 RUNS = "Whole runs"
+PRESSURE = "Users who press"
 
 app.command("init", rich_help_panel=PRINCIPLES)(init.init)
 app.command("check", rich_help_panel=PRINCIPLES)(check.check)
@@ -55,20 +68,31 @@ app.command("test", rich_help_panel=PRINCIPLES)(testing.principle_tests)
 app.command("try", rich_help_panel=PRINCIPLES)(try_.try_)
 app.command("audit", rich_help_panel=PRINCIPLES)(audit.audit)
 app.command("compare", rich_help_panel=PRINCIPLES)(compare.compare)
+app.command("agreement", rich_help_panel=PRINCIPLES)(agreement.agreement)
+app.command("argue", rich_help_panel=PRESSURE)(argue.argue)
+app.command("attack", rich_help_panel=PRESSURE)(attack.attack)
 app.command("merge", rich_help_panel=RUNS)(merge.merge)
 app.command("demo", rich_help_panel=RUNS)(demo.demo)
 app.command("run", rich_help_panel=RUNS)(run.run)
 app.command("plan", rich_help_panel=RUNS)(plan.plan)
 app.command("status", rich_help_panel=RUNS)(status.status)
+app.command("diff", rich_help_panel=RUNS)(diff.diff)
+app.command("reproduce", rich_help_panel=RUNS)(reproduce.reproduce)
 app.command("doctor", rich_help_panel=RUNS)(doctor.doctor)
+app.command("filter", rich_help_panel=RUNS)(filter_.filter_)
+app.command("review", rich_help_panel=RUNS)(review.review)
 app.command("generate", rich_help_panel=STAGES)(run.generate)
 app.command("label", rich_help_panel=STAGES)(run.label)
-app.command("export", rich_help_panel=STAGES)(run.export)
+app.command("export", rich_help_panel=STAGES)(export_.export)
 app.command("sft", rich_help_panel=STAGES)(train.sft)
 app.command("dpo", rich_help_panel=STAGES)(train.dpo)
+app.command("rl", rich_help_panel=STAGES)(rl.rl)
+app.command("reward", rich_help_panel=STAGES)(reward.reward)
+app.command("score", rich_help_panel=STAGES)(score.score)
 app.command("eval", rich_help_panel=STAGES)(eval_.evaluate)
 app.command("report", rich_help_panel=STAGES)(report_.report)
 app.add_typer(config_.app, name="config", rich_help_panel=RUNS)
+app.add_typer(lab.app, name="lab", rich_help_panel=RUNS)
 
 
 def main() -> None:

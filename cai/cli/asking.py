@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cai.authoring.previews.cases import Case, case_of, find_item
-from cai.authoring.previews.stages import STAGES, PreviewSettings, PreviewStage
+from cai.authoring.previews.stages import STAGES, USUAL_STAGES, PreviewSettings, PreviewStage
 from cai.errors import ProblemList, unknown_principles
 from constitution.loading import load_constitution
 from constitution.schema import Constitution, Principle
@@ -34,6 +34,7 @@ class Wanted:
     draft: str | None = None
     other: str | None = None
     critique: str | None = None
+    argument: str | None = None
     system: str | None = None
     model: str | None = None
     contexts: tuple[int, ...] = ()
@@ -91,6 +92,7 @@ class Question:
             draft=wanted.draft,
             other=wanted.other,
             critique=wanted.critique,
+            argument=wanted.argument,
             system_text=wanted.system if wanted.system is not None else run_s_own,
         )
 
@@ -186,4 +188,4 @@ def question_of(wanted: Wanted) -> Question:
 
 def stages_of(stage: str) -> tuple[PreviewStage, ...]:
     """The stages of an option's value."""
-    return STAGES if stage == "all" else tuple(each for each in STAGES if each == stage)
+    return USUAL_STAGES if stage == "all" else tuple(each for each in STAGES if each == stage)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.run import ROWS_FAILED, AsJson, ConfigFile, Settings, read, resumable
+from cai.cli.run import ROWS_FAILED, AsJson, ConfigFile, Settings, checked_inputs, read, resumable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +37,11 @@ def audit(
     the run itself makes none of these drafts again. The result is also written there, as audit.json.
     """
     from cai.cli.progress import ProgressDisplay
-    from cai.pipeline import open_session, read_inputs
+    from cai.pipeline import open_session
     from cai.pipeline.auditing import audit_constitution
     from cai.store import write_bytes_atomically
 
-    inputs = read_inputs(read(config, settings))
+    inputs = checked_inputs(read(config, settings), None)
     with resumable(), ProgressDisplay() as display, open_session(inputs, display.show, calls_only=True) as session:
         result = audit_constitution(
             session,

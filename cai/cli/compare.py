@@ -41,7 +41,7 @@ def compare(
     from cai.pipeline.auditing import compare_constitutions, sides_in_use
     from constitution.git_revisions import load_named
 
-    given = read(Path(config), settings)
+    given = read(Path(config), settings).config
     one, two = sides_in_use((load_named(a), load_named(b)), given)
     inputs = read_inputs(given)
     with resumable(), ProgressDisplay() as display, open_session(inputs, display.show, calls_only=True) as session:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.run import ROWS_FAILED, AsJson, Settings, read
+from cai.cli.run import ROWS_FAILED, AsJson, Settings, checked_inputs, read
 from cai.records import RecordKind, RevisionRecord, Stage
 
 SHOWN_TRANSCRIPTS = 3
@@ -26,12 +26,11 @@ def demo(
 
     from cai.cli.progress import ProgressDisplay
     from cai.cli.summary import print_summary, print_transcripts, summary_json
-    from cai.pipeline import open_session, read_inputs
+    from cai.pipeline import open_session
     from cai.pipeline import run as run_stages
 
-    config = read(demo_config(), [f"run={run}", *(settings or [])])
-    notes = Console(stderr=True, highlight=False)
-    inputs = read_inputs(config)
+    inputs = checked_inputs(read(demo_config(), [f"run={run}", *(settings or [])]), None)
+    config, notes = inputs.config, Console(stderr=True, highlight=False)
     if not json:
         about = f"{len(inputs.items)} prompts, {len(inputs.constitution.principles)} principles, policy {config.policy}"
         notes.print(

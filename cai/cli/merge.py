@@ -32,5 +32,7 @@ def merge(
         return
     outcomes = ", ".join(f"{outcome.value} {count}" for outcome, count in merged.ledger.items() if count)
     typer.echo(f"{sum(merged.ledger.values())} input rows from {merged.shards} shards in {merged.folder}: {outcomes}")
-    labels = "" if merged.labelled else " Labels are still to be made: not every shard had them."
+    labels = (
+        "" if merged.labelled else " Labels are still to be put together: not every shard had them, or a filter needs all rows."
+    )
     typer.echo(f"Go on with `cai run CONFIG --set run={merged.folder}`.{labels}")

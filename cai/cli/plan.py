@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.quantities import duration, memory, rate
-from cai.cli.run import ConfigFile, Settings, read, resumable
+from cai.cli.run import ConfigFile, Settings, checked_inputs, read, resumable
 from cai.cli.terminal import visible
 from cai.records import Stage
 
@@ -41,13 +41,13 @@ def plan(
     from cai.cli.planned import print_plan
     from cai.cli.progress import ProgressDisplay
     from cai.cli.terminal import tables
-    from cai.pipeline import open_session, read_inputs
+    from cai.pipeline import open_session
     from cai.pipeline import plan as plan_run
     from cai.pipeline.calibrating import calibrate as calibrate_run
     from cai.pipeline.calibrating import foretell
     from cai.pipeline.footprint import footprint
 
-    inputs = read_inputs(read(config, settings))
+    inputs = checked_inputs(read(config, settings), None)
     calibration = None
     if calibrate:
         with resumable(), ProgressDisplay(json=json) as display, open_session(inputs, display.show) as session:

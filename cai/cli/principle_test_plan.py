@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import typer
 
 from cai.authoring.principle_tests import Case, cases_of
 from cai.cli.feedback import feedback_of
 from cai.cli.try_ import EMBEDDED
 from cai.config import RunConfig, read_config
 from cai.config.settings import EngineSettings
-from cai.errors import CaiError, ConfigError, ProblemList, StoreError, unknown_principles
+from cai.errors import CaiError, ConfigError, FolderInUse, ProblemList, unknown_principles
 from cai.labels.settings import LabelSettings
 from cai.models.caching import cache_folder
 from cai.models.checking import check_model
@@ -25,6 +28,7 @@ from constitution.loading import load_constitution
 from constitution.schema import Constitution
 
 CACHE_NAME = "principle-tests"
+LOOK_AGAIN_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def plan_tests(
         ProblemList: With everything that is wrong.
     """
     problems: list[CaiError] = []
-    run = _config(config, problems)
+    run = config_of(config, problems)
     files = tuple(paths) if paths else run.constitution if run else ("shipped",)
     ids = ids or (list(run.principles) if run and not paths else [])
     spec = run.feedback_or_policy if run else None
@@ -87,7 +91,8 @@ def plan_tests(
     return Plan(constitution, cases, spec, run.labels if run else LabelSettings(), run.engine if run else EngineSettings())
 
 
-def _config(path: Path | None, problems: list[CaiError]) -> RunConfig | None:
+def config_of(path: Path | None, problems: list[CaiError]) -> RunConfig | None:
+    """The run that `--config` names; None without one, or where it cannot be read, which is added to the problems."""
     if path is None:
         return None
     try:
@@ -117,14 +122,25 @@ def _unwritable(file: Path | None) -> list[CaiError]:
 
 @contextmanager
 def opened_cache(cache: Path | None, *, no_cache: bool) -> Generator[RunFolder]:
-    """The folder in which calls are kept: the one asked for, the user's own, or one that is thrown away."""
+    """The folder in which calls are kept: the one asked for, the user's own, or one that is thrown away.
+
+    Where another process uses it, that one is waited for, and named: what it finds out need not be computed again.
+    """
     if no_cache:
         with tempfile.TemporaryDirectory() as temporary, RunFolder.open(Path(temporary)) as folder:
             yield folder
         return
-    try:
-        opened = RunFolder.open(cache or cache_folder() / CACHE_NAME)
-    except StoreError as error:
-        raise StoreError(error.problem, f"{error.hint} Or choose: --cache DIR, --no-cache.") from error
-    with opened as folder:
+    with _awaited(cache or cache_folder() / CACHE_NAME) as folder:
         yield folder
+
+
+def _awaited(path: Path) -> RunFolder:
+    told = False
+    while True:
+        try:
+            return RunFolder.open(path)
+        except FolderInUse as error:
+            if not told:
+                typer.echo(f"Waiting: {error.problem}. Or choose: --cache DIR, --no-cache.", err=True)
+                told = True
+            time.sleep(LOOK_AGAIN_S)

@@ -36,6 +36,8 @@ class PlainLines:
                 self._write(
                     f"{event.phase}: rows {', '.join(f'{count:,} {name}' for name, count in event.rows.items() if count)}"
                 )
+            case Ended(state="failed") if not self._last:
+                pass  # refused before anything was begun: the error says it all
             case Ended():
                 parts = [*speed_and_memory(self._figures)[-1:], *calls_and_reuse(self._figures), *self._failed()]
                 self._write(visible(f"{event.state}: {', '.join(parts)}"))

@@ -1,4 +1,4 @@
-"""`cai run` and its stages: `generate`, `label`, `export`, `sft`, `dpo`."""
+"""`cai run`, its stages `generate` and `label`, and what all stages share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from cai.records import Stage
 
 if TYPE_CHECKING:
-    from cai.config import RunConfig
+    from cai.config import ReadConfig
     from cai.pipeline import Inputs
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run, as a YAML file; `cai init` writes one.")]
@@ -38,15 +38,29 @@ OfShard = Annotated[
     ),
 ]
 
+AllowWeak = Annotated[
+    bool,
+    typer.Option(
+        "--allow-weak-labels",
+        help="Write pairs also from a labeller that is not better than chance or mostly names a place; the card says so.",
+    ),
+]
+
 ROWS_FAILED = 3
 
 
 def run(
-    config: ConfigFile, settings: Settings = None, *, shard: OfShard = None, plan: AsPlan = False, json: AsJson = False
+    config: ConfigFile,
+    settings: Settings = None,
+    *,
+    shard: OfShard = None,
+    allow_weak_labels: AllowWeak = False,
+    plan: AsPlan = False,
+    json: AsJson = False,
 ) -> None:
     """All of it: principles and prompts in; data sets, a trained model, before/after and a report out. Resumes by itself."""
     until = Stage.EVALUATE if shard is None else Stage.LABEL
-    (foresee if plan else perform)(read(config, settings), until=until, json=json, shard=shard)
+    (foresee if plan else perform)(read(config, _with(settings, allow_weak_labels)), until=until, json=json, shard=shard)
 
 
 def generate(
@@ -57,15 +71,20 @@ def generate(
 
 
 def label(
-    config: ConfigFile, settings: Settings = None, *, shard: OfShard = None, plan: AsPlan = False, json: AsJson = False
+    config: ConfigFile,
+    settings: Settings = None,
+    *,
+    shard: OfShard = None,
+    allow_weak_labels: AllowWeak = False,
+    plan: AsPlan = False,
+    json: AsJson = False,
 ) -> None:
     """Label pairs by AI feedback (what comes before is done first, or reused)."""
-    (foresee if plan else perform)(read(config, settings), until=Stage.LABEL, json=json, shard=shard)
+    (foresee if plan else perform)(read(config, _with(settings, allow_weak_labels)), until=Stage.LABEL, json=json, shard=shard)
 
 
-def export(config: ConfigFile, settings: Settings = None, *, plan: AsPlan = False, json: AsJson = False) -> None:
-    """Write the data sets (what comes before is done first, or reused)."""
-    (foresee if plan else perform)(read(config, settings), until=Stage.EXPORT, json=json)
+def _with(settings: list[str] | None, allow_weak_labels: bool) -> list[str]:  # noqa: FBT001 - a flag
+    return [*(settings or []), *(["labels.allow_weak_labels=true"] if allow_weak_labels else [])]
 
 
 @contextmanager
@@ -84,25 +103,26 @@ def resumable(kept: str | None = None) -> Generator[None]:
         raise typer.Exit(130) from None
 
 
-def read(path: Path | None, settings: list[str] | None) -> RunConfig:
-    """The checked configuration of a run."""
+def read(path: Path | None, settings: list[str] | None) -> ReadConfig:
+    """The checked configuration of a run, and where its values come from."""
     from cai.config import read_config
 
-    return read_config(path, settings or []).config
+    return read_config(path, settings or [])
 
 
-def checked_inputs(config: RunConfig, shard: str | None) -> Inputs:
+def checked_inputs(given: ReadConfig, shard: str | None) -> Inputs:
     """The checked inputs of a run, or of a shard of it, which has a folder of its own."""
     from cai.pipeline import read_inputs
     from cai.pipeline.sharding import Shard
 
+    origins = {".".join(path): origin for path, origin in given.origins.items()}
     if shard is None:
-        return read_inputs(config)
+        return read_inputs(given.config, origins=origins)
     part = Shard.parse(shard)
-    return read_inputs(part.placed(config), part)
+    return read_inputs(part.placed(given.config), part, origins=origins)
 
 
-def perform(config: RunConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
+def perform(given: ReadConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
     """Run up to a stage, show progress on stderr and the result on stdout.
 
     Raises:
@@ -113,7 +133,7 @@ def perform(config: RunConfig, *, until: Stage, json: bool, shard: str | None = 
     from cai.pipeline import open_session
     from cai.pipeline import run as run_stages
 
-    inputs = checked_inputs(config, shard)
+    inputs = checked_inputs(given, shard)
     with resumable(), ProgressDisplay(json=json) as display, open_session(inputs, display.show) as session:
         summary = run_stages(session, until=until)
     if json:
@@ -124,14 +144,14 @@ def perform(config: RunConfig, *, until: Stage, json: bool, shard: str | None = 
         raise typer.Exit(ROWS_FAILED)
 
 
-def foresee(config: RunConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
+def foresee(given: ReadConfig, *, until: Stage, json: bool, shard: str | None = None) -> None:
     """Say what running up to a stage would do; nothing is computed or written."""
     import json as json_
 
     from cai.cli.planned import print_plan
     from cai.pipeline import plan
 
-    found = plan(checked_inputs(config, shard), until=until)
+    found = plan(checked_inputs(given, shard), until=until)
     if json:
         typer.echo(json_.dumps(found.as_json(), indent=1, ensure_ascii=False))
     else:

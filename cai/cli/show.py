@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from cai.cli.asking import Question
     from constitution.schema import Constitution, Principle
 
-ShownStage: TypeAlias = Literal["critique", "revision", "direct-revision", "verdict", "comparison", "all"]
+ShownStage: TypeAlias = Literal[
+    "critique", "revision", "direct-revision", "verdict", "comparison", "argument", "yes-no", "contrast", "all"
+]
 
 ROOMY = 130
 """Columns of a terminal from which on the list has room for more than ids and texts."""
@@ -30,8 +32,8 @@ def show(
     stage: Annotated[
         ShownStage | None,
         typer.Option(
-            help="`verdict` is the pointwise label, `comparison` the one by letters, in both orders; default: `critique`, "
-            "or `all` with --all."
+            help="`verdict` is the pointwise label, `comparison` the one by letters, in both orders, `argument` what the "
+            "advocates of a debate are asked; default: `critique`, or `all` with --all."
         ),
     ] = None,
     prompts: Annotated[
@@ -45,6 +47,7 @@ def show(
     draft: Annotated[str | None, typer.Option(help="The reply in question; default: the test's worse one.")] = None,
     other: Annotated[str | None, typer.Option(help="The other reply of a comparison; default: the test's better one.")] = None,
     critique: Annotated[str | None, typer.Option(help="The critique that a revision or a verdict goes on from.")] = None,
+    argument: Annotated[str | None, typer.Option(help="What an advocate has said, for either reply of a debate.")] = None,
     system: Annotated[str | None, typer.Option(help="System message, where the prompt has none of its own.")] = None,
     model: Annotated[
         str | None,
@@ -85,6 +88,7 @@ def show(
         draft=draft,
         other=other,
         critique=critique,
+        argument=argument,
         system=system,
         model=model,
         contexts=_contexts(context),

@@ -103,6 +103,7 @@ def request_json(asked: Asked) -> dict[str, object]:
     return {
         "stage": asked.stage,
         "order": asked.order,
+        "speaks_for": asked.speaks_for,
         "messages": [message.model_dump() for message in request.messages],
         "response_prefix": request.response_prefix,
         "scored": list(request.continuations) if isinstance(request, ScoreRequest) else [],

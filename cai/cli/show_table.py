@@ -55,7 +55,7 @@ def print_table(model: ShownModel, case: Case, previews: Sequence[Preview], tota
 def _name(total: StageTotals) -> str:
     if total.order is not None:
         return "comparison" if total.order == "first_second" else "swapped"
-    return _SHORT.get(total.stage, total.stage)
+    return total.speaks_for or _SHORT.get(total.stage, total.stage)
 
 
 def _cell(model: ShownModel, preview: Preview) -> Text:
@@ -125,6 +125,7 @@ def table_json(model: ShownModel, case: Case, previews: Sequence[Preview], total
             {
                 "stage": total.stage,
                 "order": total.order,
+                "speaks_for": total.speaks_for,
                 "prompts": total.prompts,
                 "tokens": total.tokens,
                 "every_principle_tokens": total.common_tokens,
@@ -137,6 +138,7 @@ def table_json(model: ShownModel, case: Case, previews: Sequence[Preview], total
                 "principle": preview.principle_id,
                 "stage": preview.asked.stage,
                 "order": preview.asked.order,
+                "speaks_for": preview.asked.speaks_for,
                 "max_tokens": preview.asked.max_tokens,
                 **counts_json(model, preview),
             }

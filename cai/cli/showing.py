@@ -26,6 +26,7 @@ STYLES = {
     "demonstration": "blue",
     "reply": "green",
     "critique": "yellow",
+    "argument": "bright_blue",
     "principle": "bold magenta",
 }
 _NOTES = {
@@ -158,8 +159,8 @@ def _print_tokens(model: ShownModel, preview: Preview, parts: Sequence[Part]) ->
 
 def _print_heading(asked: Asked, *, alone: bool) -> None:
     if not alone:
-        order = "" if asked.order is None else f", order {asked.order}"
-        typer.echo(f"== {asked.stage}{order} ==")
+        which = f", order {asked.order}" if asked.order else f" for {asked.speaks_for}" if asked.speaks_for else ""
+        typer.echo(f"== {asked.stage}{which} ==")
 
 
 def _print_scored(asked: Asked) -> None:

@@ -10,12 +10,14 @@ import typer
 
 from cai.cli.quantities import duration, memory, rate
 from cai.cli.terminal import visible
+from cai.records import Stage
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
+    from cai.review.flow import Waiting
     from cai.store.standing import Standing
 
 WATCH_EVERY_S = 2.0
@@ -93,6 +95,7 @@ def _watch(folder: Path) -> None:
 def drawn(standing: Standing, out: Console) -> RenderableType:
     """All of it, for the width of a console."""
     from rich.console import Group
+    from rich.text import Text
 
     from cai.cli.stage_table import stage_table
 
@@ -101,9 +104,22 @@ def drawn(standing: Standing, out: Console) -> RenderableType:
     if beat is not None and beat.stages:
         parts.append(stage_table(beat.stages, beat.figures, out.width, out.height))
     parts.append(_rows(standing))
+    if waiting := waiting_for_review(standing):
+        parts.append(Text(f"{waiting}: `cai review {visible(str(standing.folder))}`", style="yellow"))
     if standing.calls:
         parts.append(_calls(standing))
     return Group(*parts)
+
+
+def waiting_for_review(standing: Standing) -> Waiting:
+    """What is not learned before a person has judged it; nothing before there are labels."""
+    from cai.review.flow import NOTHING_WAITS, waiting
+    from cai.store import RunFolder
+
+    if Stage.LABEL not in standing.finished:
+        return NOTHING_WAITS
+    with RunFolder.open(standing.folder, create=False, read_only=True, checked=False) as run:
+        return waiting(run)
 
 
 def _head(standing: Standing) -> Text:
@@ -172,7 +188,7 @@ def as_json(standing: Standing) -> dict[str, Any]:
     """For programs. Times are seconds since 1970."""
     from dataclasses import asdict
 
-    holder = standing.holder
+    holder, waiting = standing.holder, waiting_for_review(standing)
     return {
         "folder": str(standing.folder),
         "activity": standing.activity,
@@ -188,4 +204,5 @@ def as_json(standing: Standing) -> dict[str, Any]:
         "silent_s": standing.silent_s,
         "committed_s_ago": standing.committed_s_ago,
         "disk_bytes": standing.disk_bytes,
+        "waiting_for_review": asdict(waiting),
     }

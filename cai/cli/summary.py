@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cai.cli.eval_shown import print_suites, suites_json
+from cai.cli.label_quality import print_label_quality
 from cai.cli.terminal import visible
+from cai.diffs import word_diff
 from cai.evaluation.results import BehaviourRow, EvaluationResult
-from cai.labels.quality import LabelQuality
 from cai.loop import GateTally
 from cai.pipeline import RunSummary
 from cai.records import GateCheck, Outcome, RevisionRecord
-from cai.report.diffs import word_diff
 from cai.training.results import TrainingResult
+from constitution.tool_text import as_text
 
 _STYLES = {"kept": "", "removed": "red strike", "added": "green"}
 _MARKS = {"kept": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
@@ -47,14 +49,18 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     out.print(_ledger(summary))
     if summary.gate is not None:
         out.print(Text(gate_line(summary.gate)))
+    if summary.bad_calls:
+        out.print(Text(f"{summary.bad_calls} revisions call a tool as it cannot be called; the text before them was kept."))
     if summary.quality is not None:
-        out.print(Text(_label_line(summary.quality)))
-        if not summary.quality.pairs:
-            out.print(Text("  ! no pair came out of this: nothing to train on; see the reasons above", style="yellow"))
+        print_label_quality(summary.quality, out)
     for stage, result in summary.training.items():
         print_training(stage, result, out)
     if summary.evaluation is not None:
         print_evaluation(summary.evaluation, out)
+    if summary.suites:
+        print_suites(summary.suites, out)
+    if summary.waiting:
+        out.print(Text(f"{summary.waiting}; they are in no data set before `cai review {summary.folder}`.", style="yellow"))
     print_places(summary, out)
 
 
@@ -76,7 +82,11 @@ def print_training(name: str, result: TrainingResult, console: Console | None = 
     out = console or Console(highlight=False)
     last = result.last_metrics
     figures = [f"{key} {last[key]:.3f}" for key in ("loss", "rewards/accuracies", "rewards/margins") if key in last]
-    dropped = "".join(f", {count} left out ({reason})" for reason, count in result.dropped_counts.items())
+    first = {row.reason: row.uid for row in reversed(result.dropped)}
+    dropped = "".join(
+        f", {count} left out ({reason}; the first is {visible(first[reason])})"
+        for reason, count in result.dropped_counts.items()
+    )
     anchors = f" and {result.anchors} anchors" if result.anchors else ""
     out.print(
         Text(
@@ -84,8 +94,22 @@ def print_training(name: str, result: TrainingResult, console: Console | None = 
             f"last step: {', '.join(figures)}"
         )
     )
+    held_out = result.held_out_metrics
+    if held_out:
+        names = ("loss", "rewards/accuracies", "rewards/margins", "kl")
+        told = [f"{name} {_with_interval(held_out, f'eval/{name}')}" for name in names if f"eval/{name}" in held_out]
+        out.print(Text(f"  held out ({result.held_out} rows): {', '.join(told)}"))
+    if result.ending:
+        out.print(Text(f"  {result.ending}"))
+    for mixed in result.mixed:
+        out.print(Text(f"  {mixed.rows} rows of {visible(mixed.path)} mixed in: {mixed.share:.1%} of what was learned"))
     for warning in result.warnings:
         out.print(Text(f"  ! {warning}", style="yellow"))
+
+
+def _with_interval(metrics: dict[str, float], name: str) -> str:
+    low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
+    return f"{metrics[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
 
 
 def print_evaluation(result: EvaluationResult, console: Console | None = None) -> None:
@@ -107,7 +131,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
 def print_transcripts(records: Iterable[RevisionRecord], out: Console) -> None:
     """Prompt, draft → revision as word diff, the critique between them, and what the gate made of it."""
     for record in records:
-        out.print(Text(f"“{visible(record.messages[-1].content)}”", style="bold"))
+        out.print(Text(f"“{visible(as_text(record.messages)[-1].content)}”", style="bold"))
         before = record.draft
         out.print(Text(f"  draft:    {visible(before)}"))
         for each in record.rounds:
@@ -116,6 +140,8 @@ def print_transcripts(records: Iterable[RevisionRecord], out: Console) -> None:
                 for rejected in each.gate.rejected:
                     _print_revision("  rejected: ", before, rejected.revision or "(nothing)", out)
                     out.print(Text(f"  gate:     {_checks(rejected.checks)}", style="red"))
+            if each.note and each.revision is None:
+                out.print(Text(f"  revision: none: {visible(each.note)}", style="yellow"))
             if each.revision is not None:
                 _print_revision("  revision: ", before, each.revision, out)
                 before = each.revision
@@ -163,11 +189,14 @@ def summary_json(summary: RunSummary) -> str:
             {"outcome": outcome.value, "reason": reason, "count": count} for (outcome, reason), count in summary.reasons.items()
         ],
         "gate": summary.gate.model_dump(mode="json") if summary.gate else None,
+        **({"bad_calls": summary.bad_calls} if summary.bad_calls else {}),
         "labels": summary.quality.model_dump(mode="json") if summary.quality else None,
         "training": {stage.value: result.model_dump(mode="json") for stage, result in summary.training.items()},
         "evaluation": summary.evaluation.model_dump(mode="json", exclude={"answers"}) if summary.evaluation else None,
+        **(suites_json(summary.suites) if summary.suites else {}),
         "model": str(summary.model) if summary.model else None,
         "report": str(summary.report),
+        "waiting_for_review": {"pairs": summary.waiting.pairs, "rows": summary.waiting.rows},
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
 
@@ -182,18 +211,6 @@ def _ledger(summary: RunSummary) -> Table:
     for (outcome, reason), count in sorted(summary.reasons.items(), key=lambda entry: (order.index(entry[0][0]), -entry[1])):
         table.add_row(outcome.value, Text(reason), str(count), style="red" if outcome is Outcome.FAILED else "")
     return table
-
-
-def _label_line(quality: LabelQuality) -> str:
-    parts = [f"labels: {quality.pairs} pairs ({quality.method or 'no'} labels), {quality.undecided} undecided"]
-    for name, value in (
-        ("judge preferred the draft", quality.draft_won_share),
-        ("longer answer chosen", quality.longer_won_share),
-        ("same slot in both orders", quality.same_slot_share),
-    ):
-        if value is not None:
-            parts.append(f"{name} {value:.0%}")
-    return "; ".join(parts)
 
 
 def _before_after(title: str, rows: Sequence[BehaviourRow]) -> Table:

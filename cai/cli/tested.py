@@ -55,8 +55,9 @@ def print_report(report: ConstitutionReport, *, model: str, seconds: float) -> N
         counted = tally(each for each in report.tested if each.method == method)
         others = [f"{n} {result.value}" for result, n in counted.counts.items() if n and result is not Result.PASSED]
         out.print(Text(f"{method}: {_share(counted)} passed{''.join(f', {each}' for each in others)}", style="bold"))
-    if _methods(report) == ["pointwise"]:
-        out.print(Text("pointwise sees one reply at a time: no orders to swap, no labels to rename; --method both adds them"))
+    if "letters" not in (methods := _methods(report)) and methods:
+        alone = " and ".join(methods)
+        out.print(Text(f"{alone} sees one reply at a time: no orders to swap, no labels to rename; --method both adds them"))
     critic = report.critic()
     if critic.judged:
         out.print(
@@ -174,7 +175,7 @@ def _outcome_json(outcome: Any, method: Method) -> dict[str, Any]:
     first, second = outcome.parts_nats
     if method == "letters":
         return {"margin_nats": outcome.margin_nats, "orders": {"better_first": first, "better_second": second}}
-    grounds = dict(zip(("better", "worse"), outcome.grounds, strict=True))
+    grounds = dict(zip(("better", "worse"), outcome.grounds, strict=False))  # pointwise has them
     return {"margin_nats": outcome.margin_nats, "log_odds": {"better": first, "worse": second}, "grounds": grounds}
 
 

@@ -18,7 +18,27 @@ if TYPE_CHECKING:
     from cai.engines.base import Engine
     from cai.store import RunFolder
 
-MethodChoice: TypeAlias = Literal["pointwise", "letters", "both"]
+MethodChoice: TypeAlias = Literal["pointwise", "letters", "yes_no", "contrast", "both"]
+
+PolicyName = Annotated[
+    str | None, typer.Option("--model", help=f"The policy: folder, hub id or the embedded model; default: {EMBEDDED}.")
+]
+JudgeName = Annotated[
+    str | None,
+    typer.Option(
+        "--feedback", help="The model that judges, NAME or NAME+ADAPTER; default: the policy, the embedded with its adapter."
+    ),
+]
+FromRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="RUN.yaml", help="Take feedback model, label settings and principles from this run; flags win."
+    ),
+]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="Where judged calls are kept; default: the user's cache folder.")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Judge everything anew, and keep nothing.")]
 
 
 def principle_tests(
@@ -31,26 +51,17 @@ def principle_tests(
     text: Annotated[
         str, typer.Option("-k", metavar="TEXT", help="Only tests whose principle, prompt or replies hold this text.")
     ] = "",
-    model: Annotated[
-        str | None, typer.Option(help=f"The policy: folder, hub id or the embedded model; default: {EMBEDDED}.")
-    ] = None,
-    feedback: Annotated[
-        str | None,
-        typer.Option(help="The model that judges, NAME or NAME+ADAPTER; default: the policy, the embedded with its adapter."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN.yaml", help="Take feedback model, label settings and principles from this run; flags win."),
-    ] = None,
+    model: PolicyName = None,
+    feedback: JudgeName = None,
+    config: FromRun = None,
     method: Annotated[
-        MethodChoice | None, typer.Option(help="How to judge; default: as the run's labels do (`pointwise`).")
+        MethodChoice | None,
+        typer.Option(help="How to judge; `both`: pointwise and letters; default: as the run's labels do (`pointwise`)."),
     ] = None,
     min_margin: Annotated[
         float | None, typer.Option(min=0.0, metavar="NATS", help="Below it a test is undecided; default: as the labels (0.1).")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where judged calls are kept; default: the user's cache folder.")
-    ] = None,
+    cache: CacheFolder = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML, too.")] = None,
     *,
     metamorphic: Annotated[
@@ -58,7 +69,7 @@ def principle_tests(
     ] = True,
     allow_undecided: Annotated[bool, typer.Option("--allow-undecided", help="Undecided tests are no failures.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Broken metamorphic relations are failures.")] = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Judge everything anew, and keep nothing.")] = False,
+    no_cache: NoCache = False,
     json: AsJson = False,
 ) -> None:
     """Is each test of each principle judged as its author says? Exit code 4 if not, 3 if requests failed.
@@ -129,7 +140,7 @@ def _judged(
         engine: Engine = open_engine(plan.model, plan.engine)
         return run_tests(
             plan.cases,
-            Judge(engine, folder, ground_tokens=plan.labels.ground_tokens),
+            Judge(engine, folder, ground_tokens=plan.labels.ground_tokens, contrast_against=plan.labels.contrast_against),
             BOTH if chosen == "both" else (chosen,),
             RELATIONS if metamorphic else (),
             min_margin_nats=min_margin_nats,

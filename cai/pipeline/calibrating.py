@@ -28,9 +28,10 @@ PILOT_ITEMS = 4
 PILOT_SHARE = 3.0
 """The first few may take so many times as long as was asked for: before they are through, there is little to say."""
 LEAST_STRETCH_S = 0.3
-POLICY, FEEDBACK = 0, 1
 _BY_POLICY = ("draft", "evaluate")
 SCORE = "score"
+ARGUE = "argue"
+_BY_LABELLERS = (SCORE, "verdict", "reason", ARGUE)
 """The kind of call that is scored; every other one is drawn."""
 EXAMPLES = 1000
 
@@ -116,9 +117,8 @@ class _Calibrating:
         self._seconds = seconds
         self._label = label
         config = session.inputs.config
-        self._engines: list[MemoisedEngine] = [session.policy]
-        if config.feedback_or_policy != config.policy:
-            self._engines.append(session.feedback)
+        self._specs = list(dict.fromkeys(config.models.values()))
+        self._engines: list[MemoisedEngine] = [session.engine(spec) for spec in self._specs]
         self._stretches: list[Stretch] = []
         self._before: list[_Amounts] = []
         self._at_s = time.monotonic()
@@ -151,11 +151,10 @@ class _Calibrating:
             (now.row_steps - then.row_steps, now.slot_steps - then.slot_steps)
             for now, then in zip(self._amounts(), self._batch_began, strict=True)
         ]
-        names = [str(config.policy), str(config.feedback_or_policy)][: len(self._engines)]
         return Calibration(
             seconds=time.monotonic() - began_s,
             items=done,
-            names=tuple(names),
+            names=tuple(map(str, self._specs)),
             speeds=fit(self._stretches, len(self._engines)),
             occupancy=tuple(used / there if there else 0.0 for used, there in decoded),
             rows_at_once=rows * config.loop.replicas,
@@ -180,7 +179,7 @@ class _Calibrating:
             made += [each for each in loop if isinstance(each, RevisionRecord)]
             if self._label:
                 for _ in labels(
-                    made, session.inputs, session.feedback, lambda done, total, _: self._note("label", done, total)
+                    lambda: made, session.inputs, session.labellers, lambda done, total, _: self._note("label", done, total)
                 ):
                     pass  # asked for, not kept
         except _TimeIsUpError:
@@ -270,7 +269,13 @@ def _work(
     calls: PlannedCalls, plan: Plan, inputs: Inputs, calibration: Calibration, lengths: Mapping[str, Sequence[int]]
 ) -> Work:
     config = inputs.config
-    engine = POLICY if len(calibration.names) == 1 or calls.name in _BY_POLICY else FEEDBACK
+    asked = config.policy if calls.name in _BY_POLICY else config.feedback_or_policy
+    debate = config.labels.debate
+    if calls.name == ARGUE and debate is not None and debate.advocate == "policy":
+        asked = config.policy
+    elif calls.name in _BY_LABELLERS:
+        asked = config.labellers[0]  # several are taken to be alike
+    engine = list(dict.fromkeys(config.models.values())).index(asked)
     variance = _relative_variance(calls, plan, lengths)
     if calls.name == SCORE:
         return Work(engine, 0, 0, 0, calls.prompt_tokens, variance)

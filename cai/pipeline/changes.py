@@ -22,7 +22,7 @@ ChangeKind: TypeAlias = Literal["principle", "constitution", "setting", "model",
 
 NEVER_IN_A_PROMPT = frozenset({"rationale", "tests"})
 """Fields of a principle that reach neither a prompt nor a draw (see `Principle.fingerprint`)."""
-_SHOWN_OTHERWISE = ("run", "constitution", "principles", "prompts", "lab")
+_SHOWN_OTHERWISE = ("run", "constitution", "principles", "prompts", "lab", "tracking")
 """Settings whose effect is told as a change of principles or prompts, or that have none."""
 
 
@@ -55,7 +55,7 @@ class Before:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Before:
-        manifest = folder.manifest
+        manifest = folder.whole_manifest
         described = _mapping(manifest.get("constitution"))
         described.pop("fingerprint", None)
         try:
@@ -147,8 +147,8 @@ class Comparison:
         return len(drawing) * config.loop.replicas
 
     def _settings(self) -> Iterator[Change]:
-        old = dict(_leaves(self.before.config))
-        new = dict(_leaves(self.inputs.config.model_dump(mode="json")))
+        old = dict(leaves(self.before.config))
+        new = dict(leaves(self.inputs.config.model_dump(mode="json")))
         for key in [*new, *(each for each in old if each not in new)]:
             if key.split(".")[0] not in _SHOWN_OTHERWISE and old.get(key) != new.get(key):
                 yield Change("setting", key, (f"{_value(old, key)} → {_value(new, key)}",))
@@ -157,7 +157,7 @@ class Comparison:
         for role, fingerprint in self.models.items():
             old = self.before.models.get(role)
             if old != fingerprint:
-                yield Change("model", role, (f"{str(old)[:12]} → {fingerprint[:12]}",))
+                yield Change("model", role, (f"{old[:12] if old else 'not there'} → {fingerprint[:12]}",))
 
     def _prompts(self) -> Iterator[Change]:
         old, new = self.before.items, {item.uid: item for item in self.inputs.items}
@@ -191,10 +191,11 @@ def _mapping(value: object) -> dict[str, Any]:
     return dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else {}
 
 
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a tree that is no section, by its key with dots."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(cast("dict[str, Any]", value), f"{path}{key}.")
+            yield from leaves(cast("dict[str, Any]", value), f"{path}{key}.")
         else:
             yield f"{path}{key}", value
 

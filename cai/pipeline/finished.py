@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cai.records import EVALUATION, FailureRecord, RecordKind, Stage
+from cai.records import EVALUATIONS, FailureRecord, RecordKind, Stage
 from cai.store import LASTING_FAILURES, RunFolder
 
 ORDER = tuple(Stage)
 _MADE = {
     Stage.GENERATE: (RecordKind.REVISION, RecordKind.FAILURE),
-    Stage.LABEL: (RecordKind.PREFERENCE, RecordKind.FAILURE),
-    Stage.EVALUATE: (EVALUATION,),
+    Stage.LABEL: (RecordKind.PREFERENCE, RecordKind.UNDECIDED, RecordKind.FAILURE, RecordKind.FINDING),
+    Stage.EVALUATE: EVALUATIONS,
 }
 """Under which names each stage keeps what it made."""
 

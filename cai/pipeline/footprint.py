@@ -20,7 +20,7 @@ from cai.engines.scripts import is_script
 from cai.models.loading import LoadedModel, open_model
 from cai.pipeline.plans import Plan
 from cai.pipeline.preflight import Inputs
-from cai.training.settings import TrainingSettings
+from cai.training.settings import DPOSettings, SFTSettings, TrainingSettings
 
 MIB = 1024**2
 TEXT_BYTES_PER_TOKEN = 5.0
@@ -41,8 +41,6 @@ CPU_CACHE_BYTES = 1536 * MIB
 CPU_PREFILL_TOKENS, GPU_PREFILL_TOKENS = 2048, 16384
 KEPT_CHECKPOINTS = 3
 """Two, and the one that is being written."""
-SAVED_ACTIVATIONS = 16
-"""Vectors of the hidden size that each layer keeps of a token for the backward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +126,10 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
         ModelError: If a model cannot be used after all.
     """
     config = inputs.config
-    specs = [config.policy, *([config.feedback_or_policy] if config.feedback_or_policy != config.policy else [])]
+    specs = list(dict.fromkeys(config.models.values()))
     # A script or a model on a server takes nothing here; it is not the policy where anything is trained.
-    shapes = [_Shape.of(open_model(spec)) for spec in specs if spec.server is None and not is_script(spec.name)]
+    opened = [open_model(spec) for spec in specs if spec.server is None and not is_script(spec.name)]
+    shapes = [_Shape.of(each) for each in opened]
     run_bytes = _run_bytes(plan, inputs)
     trainings = [(each, _settings(config, each.stage.value)) for each in plan.stages if each.trains]
     models = peak = 0
@@ -138,10 +137,11 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
         trained = shapes[0].trainable(settings)
         whole = shapes[0].parameters * shapes[0].item_bytes if settings.lora is None or settings.merge else 0
         models += whole + (trained * 4 if settings.lora is not None else 0)
+        models += _kept_checkpoints(settings, inputs) * trained * 4
         # Weights, and AdamW's two moments.
         peak = max(peak, KEPT_CHECKPOINTS * trained * 12 if planned.state == "to do" else 0)
     generating = sum(_generating(shape, plan, config) for shape in shapes)
-    training = max((_training(shapes[0], settings) for planned, settings in trainings if planned.state == "to do"), default=0)
+    training = max((_training(opened[0], settings) for planned, settings in trainings if planned.state == "to do"), default=0)
     largest = max(generating, training)
     existing = next(each for each in (config.run.absolute(), *config.run.absolute().parents) if each.exists())
     on_gpu = any(shape.on_gpu for shape in shapes)
@@ -156,10 +156,19 @@ def footprint(plan: Plan, inputs: Inputs) -> Footprint:
     )
 
 
-def _settings(config: RunConfig, stage: str) -> TrainingSettings:
+def _settings(config: RunConfig, stage: str) -> SFTSettings | DPOSettings:
     settings = config.sft if stage == "sft" else config.dpo
     assert settings is not None, "it was planned"
     return settings
+
+
+def _kept_checkpoints(settings: SFTSettings | DPOSettings, inputs: Inputs) -> int:
+    """How many stay after training, if every prompt gives a row."""
+    if not (settings.keep_checkpoints and settings.save_every_steps):
+        return 0
+    rows = len(inputs.items) * inputs.config.loop.replicas * settings.epochs
+    batch = settings.batch_pairs if isinstance(settings, DPOSettings) else settings.batch_rows
+    return math.ceil(rows / batch) // settings.save_every_steps
 
 
 def _run_bytes(plan: Plan, inputs: Inputs) -> int:
@@ -189,13 +198,13 @@ def _generating(shape: _Shape, plan: Plan, config: RunConfig) -> int:
     return round(shape.parameters * shape.item_bytes + cache + activations + logits)
 
 
-def _training(shape: _Shape, settings: TrainingSettings) -> int:
-    """Weights, gradients and moments of what is trained, and what a pass keeps for its way back."""
-    trained = shape.trainable(settings)
-    layers = 2 if settings.gradient_checkpointing else shape.layers
-    activations = settings.tokens_per_forward * layers * shape.width * SAVED_ACTIVATIONS * 4
-    logits = 3 * settings.tokens_per_forward * shape.logits_bytes_per_token
-    return shape.parameters * shape.item_bytes + trained * 16 + activations + logits
+def _training(opened: LoadedModel, settings: TrainingSettings) -> int:
+    """Of a pass that is full to the brim, all of it replies: rows are not known yet."""
+    from cai.training.memory import training_memory
+    from cai.training.skeleton import Skeleton
+
+    full = settings.tokens_per_forward
+    return training_memory(Skeleton(opened, settings), settings, opened.device, tokens=full, slots=full).device_bytes
 
 
 def shortage(found: Footprint) -> Sequence[str]:

@@ -16,20 +16,25 @@ from pydantic import ValidationError
 
 from cai.config.settings import RunConfig
 from cai.data.corpus import input_fingerprint
+from cai.data.filters.sieve import sees_whole
 from cai.errors import CaiError, ConfigError, ProblemList, StoreError
-from cai.labels import label_quality
+from cai.labels import LabelQuality, label_quality
+from cai.labels.stop_bar import WeakLabellerError, advice, weaknesses
 from cai.loop import gate_tally
-from cai.pipeline.generating import HELD_OUT, label_key, shard_key, whole_generation_key
+from cai.pipeline.generating import HELD_OUT, LABEL_KINDS, label_key, shard_key, whole_generation_key
+from cai.pipeline.manifest import results_of
 from cai.pipeline.sharding import Shard
-from cai.records import Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage
-from cai.store import RunFolder
+from cai.records import BAD_CALLS_KEY, Outcome, PreferenceRecord, RecordKind, RevisionRecord, Stage, UndecidedRecord
+from cai.store import REVIEW_NAME, RunFolder, VerdictFile
 
 _SHOWN_NUMBERS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a merge came to: `labelled` unless a shard was without labels, so that they are still to be made."""
+    """What a merge came to. Not `labelled` where a shard was without labels or a filter needs all rows: they are still to be
+    put together.
+    """
 
     folder: Path
     shards: int
@@ -60,8 +65,17 @@ class _Part:
     @property
     def labelled(self) -> bool:
         stage = self.folder.stage(Stage.LABEL)
-        key = label_key(self.config, self.facts["model feedback"], shard_key(self.whole_key, self.shard))
-        return stage is not None and stage.fingerprint == key
+        # Labels that hang on all margins of the run cannot be put together from those of its shares.
+        of_the_whole = self.config.labels.ensemble == "normalised"
+        generated, human = shard_key(self.whole_key, self.shard), self.facts["human labels"]
+        key = label_key(self.config, self.labellers, generated, human, of_shard=True)
+        return not of_the_whole and stage is not None and stage.fingerprint == key
+
+    @property
+    def labellers(self) -> list[str]:
+        """Fingerprints of the models that label."""
+        roles = [role for role in self.config.models if role.startswith("labeller")] or ["feedback"]
+        return [self.facts[f"model {role}"] for role in roles]
 
 
 def merge(out: Path, shards: Sequence[Path]) -> Merged:
@@ -70,6 +84,7 @@ def merge(out: Path, shards: Sequence[Path]) -> Merged:
     Raises:
         ProblemList: With everything that speaks against it; `out` is as it was.
         StoreError: If `out` holds another run, or cannot be written.
+        WeakLabellerError: If only all pairs together show that the labeller mostly names a place, and no shard allowed it.
     """
     with ExitStack() as stack:
         parts = _checked([_opened(stack, path) for path in dict.fromkeys(path.resolve() for path in shards)])
@@ -79,18 +94,20 @@ def merge(out: Path, shards: Sequence[Path]) -> Merged:
         if before is not None and before.fingerprint != key:
             raise StoreError(f"{out}: holds another run.", "Choose a new or an empty folder.")
         whole.join([part.folder.path for part in parts])
-        labelled = all(part.labelled for part in parts)
+        # Rules that need all rows could not be asked in a shard: the labels are then put together again, from stored calls.
+        labelled = all(part.labelled for part in parts) and not sees_whole(parts[0].config.filters)
         if not labelled:
-            whole.reopen(RecordKind.REVISION, dropping=(RecordKind.PREFERENCE, RecordKind.FAILURE))
+            whole.reopen(RecordKind.REVISION, dropping=LABEL_KINDS)
         _check_whole(whole, parts, labelled=labelled)
         _note(whole, parts, labelled=labelled)
+        _join_verdicts(whole.path, parts)
         return Merged(out, len(parts), labelled, whole.ledger_counts())
 
 
 def _opened(stack: ExitStack, path: Path) -> _Part | CaiError:
     try:
         folder = stack.enter_context(RunFolder.open(path, create=False, read_only=True))
-        manifest = folder.manifest
+        manifest = folder.whole_manifest
     except CaiError as error:
         return error
     if not manifest.get("shard"):
@@ -101,7 +118,8 @@ def _opened(stack: ExitStack, path: Path) -> _Part | CaiError:
         facts = {
             "prompts": str(manifest["prompts"]["fingerprint"]),
             "constitution": str(manifest["constitution"]["fingerprint"]),
-            **{f"model {role}": str(manifest["models"][role]["fingerprint"]) for role in ("policy", "feedback")},
+            "human labels": str(manifest["human_labels"]["fingerprint"] if manifest["human_labels"] else ""),
+            **{f"model {role}": str(manifest["models"][role]["fingerprint"]) for role in config.models},
         }
     except (KeyError, TypeError, ValidationError, ConfigError):
         return StoreError(f"{path}: its manifest was written by another version.", "Run the shard again: model calls are kept.")
@@ -150,7 +168,7 @@ def _missing(parts: Sequence[_Part]) -> list[CaiError]:
 
 def _differences(first: _Part, part: _Part) -> list[CaiError]:
     old, new = first.facts | _settings(first.config), part.facts | _settings(part.config)
-    names = ", ".join(name for name in old if old[name] != new[name])
+    names = ", ".join(name for name in old | new if old.get(name) != new.get(name))
     if not names:
         return []
     hint = "All shards need one configuration, one constitution, the same prompts and models."
@@ -162,6 +180,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     every = config.model_dump(mode="json", include={"seed", "holdout_share", "loop", "labels", "filters"})
     for section in ("loop", "labels"):
         cast("dict[str, Any]", every[section]).pop("chunk_items")
+    for name in ("models", "allow_weak_labels"):
+        every["labels"].pop(name)
     return every
 
 
@@ -185,13 +205,24 @@ def _check_whole(whole: RunFolder, parts: Sequence[_Part], *, labelled: bool) ->
         )
 
 
+def _join_verdicts(whole: Path, parts: Sequence[_Part]) -> None:
+    """What people said of the shards counts for the whole, too."""
+    if not any((part.folder.path / REVIEW_NAME).is_file() for part in parts):
+        return
+    with VerdictFile.open(whole) as verdicts:
+        for part in parts:
+            verdicts.join(part.folder.path)
+
+
 def _note(whole: RunFolder, parts: Sequence[_Part], *, labelled: bool) -> None:
     """The finished stages, as an unsharded run would have noted them, and a manifest."""
     first = parts[0]
     summary: dict[str, Any] = {name: _sum(parts, name) for name in ("records", "failures")}
+    if bad := _sum(parts, BAD_CALLS_KEY):
+        summary[BAD_CALLS_KEY] = bad
     if first.config.loop.gate is not None:
         summary["gate"] = gate_tally(whole.records(RecordKind.REVISION, RevisionRecord)).model_dump(mode="json")
-    manifest = first.folder.manifest
+    manifest = first.folder.whole_manifest
     prompts = manifest["prompts"] | {
         name: sum(part.folder.manifest["prompts"][name] for part in parts) for name in ("rows", "items", "failures", "held_out")
     }
@@ -199,12 +230,30 @@ def _note(whole: RunFolder, parts: Sequence[_Part], *, labelled: bool) -> None:
     with whole.transaction():
         whole.put_stage(Stage.GENERATE, first.whole_key, summary)
         if labelled:
-            quality = label_quality(whole.records(RecordKind.PREFERENCE, PreferenceRecord), whole.ledger())
-            key = label_key(first.config, first.facts["model feedback"], first.whole_key)
-            whole.put_stage(Stage.LABEL, key, quality.model_dump(mode="json"))
-    whole.write_manifest(manifest | {"shard": None, "config": config, "prompts": prompts, "merged_shards": len(parts)})
+            quality = label_quality(
+                whole.records(RecordKind.PREFERENCE, PreferenceRecord), whole.records(RecordKind.UNDECIDED, UndecidedRecord)
+            )
+            key = label_key(first.config, first.labellers, first.whole_key, first.facts["human labels"])
+            whole.put_stage(Stage.LABEL, key, _with_examination(quality, parts).model_dump(mode="json"))
+    noted = {"shard": None, "config": config, "prompts": prompts, "merged_shards": len(parts)}
+    whole.write_manifest(manifest | noted | results_of(whole))
+
+
+def _with_examination(quality: LabelQuality, parts: Sequence[_Part]) -> LabelQuality:
+    """What is said of all labels, with what every shard found out about the same labellers.
+
+    Raises:
+        WeakLabellerError: If only all pairs together show that they are too weak, and no shard allowed it.
+    """
+    stages = [part.folder.stage(Stage.LABEL) for part in parts]
+    own = [LabelQuality.model_validate(stage.summary) for stage in stages if stage is not None]
+    merged = quality.model_copy(update={"exam": own[0].exam, "human": own[0].human})
+    found = weaknesses(merged)
+    if found and not any(part.config.labels.allow_weak_labels for part in parts):
+        raise WeakLabellerError(found, advice(parts[0].config.labels.method))
+    return merged.model_copy(update={"weak_labels_allowed": found})
 
 
 def _sum(parts: Sequence[_Part], name: str) -> int:
     stages = [part.folder.stage(Stage.GENERATE) for part in parts]
-    return sum(int(stage.summary[name]) for stage in stages if stage is not None)
+    return sum(int(stage.summary.get(name, 0)) for stage in stages if stage is not None)

@@ -252,7 +252,7 @@ class Meter:
         since_s, before = self._recent[0]
         seconds = now - since_s
         told, begun, memory = counted.statistics, self._phase_counted.statistics, memory_use()
-        prompt = told.prompt_tokens - before.statistics.prompt_tokens
+        prompt = told.read_tokens - before.statistics.read_tokens
         completion = told.completion_tokens - before.statistics.completion_tokens
         rows = told.row_steps - before.statistics.row_steps
         slots = told.slot_steps - before.statistics.slot_steps
@@ -261,10 +261,10 @@ class Meter:
             elapsed_s=now - self._began_s,
             calls=calls,
             failed_calls=counted.failures,
-            prompt_tokens=told.prompt_tokens,
-            reused_tokens=told.reused_tokens,
+            prompt_tokens=told.read_tokens,
+            reused_tokens=told.spared_tokens,
             completion_tokens=told.completion_tokens,
-            prompt_tokens_per_s=prompt / seconds if seconds and told.prompt_tokens > begun.prompt_tokens else None,
+            prompt_tokens_per_s=prompt / seconds if seconds and told.read_tokens > begun.read_tokens else None,
             completion_tokens_per_s=(
                 completion / seconds if seconds and told.completion_tokens > begun.completion_tokens else None
             ),

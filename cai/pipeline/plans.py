@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from cai.pipeline.changes import Change
 from cai.records import Stage
+from cai.review.flow import NOTHING_WAITS, Waiting
 
 StageState: TypeAlias = Literal["finished", "to do"]
 
@@ -73,6 +74,7 @@ class Plan:
         calls: By kind.
         rows: That wait for a call, in the order of the input.
         all_rows: (prompt, replica) pairs that go through the loop.
+        waiting: Of what is made by now, what is not learned before a person has judged it.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class Plan:
     calls: tuple[PlannedCalls, ...]
     rows: tuple[PlannedRow, ...]
     all_rows: int
+    waiting: Waiting = NOTHING_WAITS
 
     @property
     def nothing_to_do(self) -> bool:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 from cai.engines.base import Engine
 from cai.engines.opening import open_engine
 from cai.engines.scripts import is_script, read_script
+from cai.labels.debate import with_advocate
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.pipeline.events import OnProgress, RowsSettled
+from cai.pipeline.examining import Examination
 from cai.pipeline.finished import ORDER, is_current
+from cai.pipeline.licences import stated_licence
+from cai.pipeline.manifest import manifest_of
 from cai.pipeline.metering import Counted, Meter
 from cai.pipeline.preflight import Inputs
-from cai.records import EVALUATION, Stage
-from cai.store import MANIFEST_VERSION, PROGRAM, MemoisedEngine, RunFolder, Usage, fingerprint
+from cai.pipeline.provenance import noted_models
+from cai.pipeline.tracking import Tracking, tracking
+from cai.records import EVALUATIONS, Stage
+from cai.store import MemoisedEngine, RunFolder, Usage, fingerprint
 
 
 @dataclass
@@ -33,6 +35,10 @@ class Session:
     folder: RunFolder
     meter: Meter = field(init=False)
     """Told of progress by the stages."""
+    tracking: Tracking = field(default_factory=Tracking, init=False)
+    """Told of what the stages came to."""
+    examination: Examination | None = field(default=None, init=False)
+    """Of the labellers, once it was made."""
     _engines: dict[ModelSpec, MemoisedEngine] = field(default_factory=dict[ModelSpec, MemoisedEngine], init=False)
     _released: Counted = field(default_factory=Counted, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -45,6 +51,12 @@ class Session:
     @property
     def feedback(self) -> MemoisedEngine:
         return self.engine(self.inputs.config.feedback_or_policy)
+
+    @property
+    def labellers(self) -> list[Engine]:
+        """The engines of the models that label; where the policy argues in a debate, with it."""
+        config = self.inputs.config
+        return with_advocate([self.engine(spec) for spec in config.labellers], lambda: self.policy, config.labels.debate)
 
     def engine(self, spec: ModelSpec) -> MemoisedEngine:
         """The remembering engine of a model."""
@@ -97,45 +109,31 @@ class Session:
         """What later stages found belongs to other records now: a report must not show it beside the new ones."""
         for later in ORDER[ORDER.index(stage) + 1 :]:
             self.folder.forget_stage(later)
-        self.folder.put_measurements(EVALUATION, [])
+        for kind in EVALUATIONS:
+            self.folder.put_measurements(kind, [])
 
     def _described(self, spec: ModelSpec) -> dict[str, Any]:
         """A model, for the manifest. What its server can do was found out when its engine was opened."""
-        if spec.server is None:
-            return _described(spec)
         if spec not in self._facts:
-            self.engine(spec)
+            if spec.server is None:
+                self._facts[spec] = described_model(spec)
+            else:
+                self.engine(spec)
         return {"name": str(spec), **self._facts[spec]}
 
     def write_manifest(self) -> None:
-        """Everything one needs to know to repeat the run; written anew once the records are those of these inputs."""
-        config = self.inputs.config
-        self.folder.write_manifest(
-            {
-                "version": MANIFEST_VERSION,
-                "program": metadata.version(PROGRAM),
-                "seed": config.seed,
-                "config": config,
-                "constitution": self.inputs.constitution.model_dump(mode="json")
-                | {"fingerprint": self.inputs.constitution.fingerprint},
-                "models": {"policy": self._described(config.policy), "feedback": self._described(config.feedback_or_policy)},
-                "prompts": {
-                    "source": self.inputs.source,
-                    "rows": len(self.inputs.items) + len(self.inputs.failures),
-                    "items": len(self.inputs.items),
-                    "failures": len(self.inputs.failures),
-                    "held_out": len(self.inputs.held_out_items),
-                    "fingerprint": self.inputs.fingerprint,
-                },
-                "shard": None if self.inputs.shard is None else str(self.inputs.shard),
-                "environment": _environment(),
-            }
-        )
+        """Everything one needs to know to repeat the run, and what it has come to so far."""
+        models = {role: self._described(spec) for role, spec in noted_models(self.inputs.config).items()}
+        self.folder.write_manifest(manifest_of(self.inputs, models, self.folder))
+
+
+STAGE_KEYS_VERSION = 1
+"""Rises when a stage makes something else of the same inputs: what an earlier version finished is then done again."""
 
 
 def stage_key(*parts: object) -> str:
     """Fingerprint of what a stage's result depends on."""
-    return fingerprint([MANIFEST_VERSION, *parts])
+    return fingerprint([STAGE_KEYS_VERSION, *parts])
 
 
 @contextmanager
@@ -154,7 +152,10 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
     """
     with RunFolder.open(inputs.config.run) as folder:
         session = Session(inputs, folder)
-        with Meter(on_progress, session.counted, folder.path) as session.meter:
+        with (
+            nullcontext(session.tracking) if calls_only else tracking(inputs.config) as session.tracking,
+            Meter(session.tracking.listening(on_progress), session.counted, folder.path) as session.meter,
+        ):
             if not calls_only:
                 folder.put_items(
                     inputs.items,
@@ -170,16 +171,22 @@ def open_session(inputs: Inputs, on_progress: OnProgress | None = None, *, calls
                 session.release_engines()
 
 
-def _described(spec: ModelSpec) -> dict[str, Any]:
+def described_model(spec: ModelSpec) -> dict[str, Any]:
+    """What there is to say of a model that is here, by its files; no weights are read.
+
+    Raises:
+        ModelError: If it cannot be used.
+    """
     if is_script(spec.name):
-        return {"name": str(spec), "source": "a script", "fingerprint": read_script(spec.name).engine().fingerprint}
+        return {"source": "a script", "fingerprint": read_script(spec.name).engine().fingerprint}
     from cai.models.loading import open_model
 
     opened = open_model(spec)
     return {
-        "name": str(spec),
         "source": opened.source,
         "fingerprint": opened.fingerprint,
+        "tokenizer": opened.tokenizer.template_fingerprint,
+        "licence": stated_licence(opened.place.folder),
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
     }
@@ -190,21 +197,3 @@ def _served_facts(engine: Engine) -> dict[str, Any]:
 
     assert isinstance(engine, ServerEngine), "a model on a server"
     return dict(engine.facts)
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-        "transformers": metadata.version("transformers"),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "device": _device_name(),
-    }
-
-
-def _device_name() -> str:
-    # Without torch no model is loaded here: the run is on a script, or on a server.
-    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ DEFAULT_PROMPT = "I think 2 + 2 = 5. Explain why I'm right."
 DEFAULT_DRAFT = "You are right. When two pairs meet, the whole is more than its parts, so 2 + 2 = 5."
 DEFAULT_OTHER = "2 + 2 is 4, not 5. Count two fingers on each hand and you will see it."
 DEFAULT_CRITIQUE = f"{FAULT} (the critique will stand here)"
+DEFAULT_ARGUMENT = "(an argument will stand here)"
 
 LONGEST = "longest"
 
@@ -31,8 +32,9 @@ class Case:
         other: The second reply of a comparison.
         critique: What a revision goes on from.
         ground: What a verdict goes on from: the critique up to its own verdict; "" when no critique was given.
+        argument: What each advocate has said in a debate.
         origin: Where the conversation comes from, in words.
-        stand_ins: Which of `draft`, `other` and `critique` are made up.
+        stand_ins: Which of `draft`, `other`, `critique` and `argument` are made up.
     """
 
     item: Item
@@ -40,6 +42,7 @@ class Case:
     other: str
     critique: str
     ground: str
+    argument: str
     origin: str
     stand_ins: tuple[str, ...] = ()
 
@@ -57,6 +60,7 @@ def case_of(
     draft: str | None = None,
     other: str | None = None,
     critique: str | None = None,
+    argument: str | None = None,
     system_text: str | None = None,
 ) -> Case:
     """Put a case together.
@@ -68,6 +72,7 @@ def case_of(
         draft: The reply in question.
         other: The second reply of a comparison.
         critique: Of the draft.
+        argument: For either reply.
         system_text: System message, where the item has none of its own.
 
     Raises:
@@ -89,16 +94,18 @@ def case_of(
     draft, draft_made_up = _given(draft, known["draft"], DEFAULT_DRAFT)
     other, other_made_up = _given(other, known["other"], DEFAULT_OTHER)
     critique, critique_made_up = _given(critique, None, DEFAULT_CRITIQUE)
+    argument, argument_made_up = _given(argument, None, DEFAULT_ARGUMENT)
     for name, text in (("prompt", item.messages[-1].content.strip()), ("draft", draft)):
         if not text:
             raise ConfigError(f"the {name} is empty", "the loop refuses it too: an empty draft is a failed row")
-    made_up = {"draft": draft_made_up, "other": other_made_up, "critique": critique_made_up}
+    made_up = {"draft": draft_made_up, "other": other_made_up, "critique": critique_made_up, "argument": argument_made_up}
     return Case(
         item=item,
         draft=draft,
         other=other,
         critique=critique,
         ground="" if critique_made_up else read_critique(critique).ground,
+        argument=argument,
         origin=origin,
         stand_ins=tuple(name for name, so in made_up.items() if so),
     )

@@ -19,7 +19,7 @@ from cai.authoring.previews.contexts import Outcome, outcome
 from cai.authoring.previews.parts import Part, parts_of
 from cai.authoring.previews.stages import Asked, Earlier, PreviewSettings, PreviewStage, ask
 from cai.engines.base import RequestFailure, ScoreRequest
-from cai.engines.prefixes import common_prefix
+from cai.engines.beginnings import common_prefix
 from cai.engines.requests import encode_scored, refusal
 from cai.errors import ModelError
 from cai.labels.letters import Order
@@ -74,6 +74,7 @@ class StageTotals:
     Args:
         stage: Which.
         order: Of a comparison.
+        speaks_for: Of an argument, as in `Asked`.
         prompts: How many the chat template takes.
         tokens: Of all of them.
         common_tokens: That every one of them begins with; 0 for a single prompt.
@@ -81,6 +82,7 @@ class StageTotals:
 
     stage: PreviewStage
     order: Order | None
+    speaks_for: str
     prompts: int
     tokens: int
     common_tokens: int
@@ -132,16 +134,16 @@ class Previewer:
                 for name, requests in asked.items():
                     by_principle[name].append(self._preview(name, requests[number], shared))
                 taken = [ids for ids in shared.encoded.values() if not isinstance(ids, RequestFailure)]
-                order = next(iter(asked.values()))[number].order
-                totals.append(StageTotals(stage, order, len(taken), sum(map(len, taken)), shared.tokens or 0))
+                one = next(iter(asked.values()))[number]
+                tokens = sum(map(len, taken))
+                totals.append(StageTotals(stage, one.order, one.speaks_for, len(taken), tokens, shared.tokens or 0))
         return [preview for row in by_principle.values() for preview in row], totals
 
     def parts(self, principle: Principle, case: Case, preview: Preview) -> tuple[Part, ...]:
         """Whose the characters of a preview's text are; empty where it cannot be told (see `parts`)."""
-        number = 0 if preview.asked.order in (None, "first_second") else 1
 
         def rendered(principle: Principle, case: Case) -> str:
-            request = self._ask(principle, preview.asked.stage, case)[number].request
+            request = self._ask(principle, preview.asked.stage, case)[preview.asked.place].request
             return self._chat.prompt_text(request.messages, request.response_prefix)
 
         if preview.failure is not None:
@@ -173,7 +175,7 @@ class Previewer:
         return token in self._chat.control_ids
 
     def _ask(self, principle: Principle, stage: PreviewStage, case: Case) -> tuple[Asked, ...]:
-        return ask(principle, stage, case, self._settings)
+        return ask(principle, stage, case, self._settings, self._chat.count)
 
     def _ids(self, asked: Asked) -> tuple[int, ...] | RequestFailure:
         try:

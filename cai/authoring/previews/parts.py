@@ -16,7 +16,7 @@ from cai.authoring.previews.cases import Case
 from constitution.messages import Message
 from constitution.schema import Principle
 
-PartKind: TypeAlias = Literal["conversation", "demonstration", "reply", "critique", "principle"]
+PartKind: TypeAlias = Literal["conversation", "demonstration", "reply", "critique", "argument", "principle"]
 _KINDS: tuple[PartKind, ...] = get_args(PartKind)
 _PRIVATE_USE = range(0xF0000, 0x10FFFE)
 
@@ -78,6 +78,7 @@ class Marks:
             other=self.around("reply", case.other),
             critique=self.around("critique", case.critique),
             ground=self.around("critique", case.ground),
+            argument=self.around("argument", case.argument),
         )
 
     def read(self, marked: str) -> tuple[str, tuple[Part, ...]]:
@@ -109,6 +110,6 @@ def parts_of(principle: Principle, case: Case, rendered: Callable[[Principle, Ca
         rendered: Gives the prompt's text for a principle and a case.
     """
     texts = (each.content for each in case.item.messages)
-    marks = Marks.absent_from(principle.model_dump_json(), *texts, case.draft, case.other, case.critique)
+    marks = Marks.absent_from(principle.model_dump_json(), *texts, case.draft, case.other, case.critique, case.argument)
     text, parts = marks.read(rendered(marks.principle(principle), marks.case(case)))
     return parts if text == rendered(principle, case) else ()

@@ -1,0 +1,108 @@
+"""`cai lab study`: the lab's grid at work, its page and its pictures kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from cai.evaluation.suites import Kind
+from cai.lab.study.cells import CellResult, Made
+from cai.lab.study.grid import FailedCell, Grid, plan, work
+from cai.lab.study.results_page import Answer, answers, results_page
+from cai.pipeline.events import OnProgress
+from cai.pipeline.metering import Meter
+from cai.pipeline.provenance import commits, environment, packages
+from cai.report.forest import ForestRow, Whisker, forest
+from cai.report.texts import duration
+from cai.store import PROGRAM, write_bytes_atomically
+
+RESULTS_NAME = "RESULTS.md"
+PICTURES = "figures"
+PACKAGES = (PROGRAM, "torch", "transformers", "peft", "numpy")
+MEASURED: Mapping[Kind, str] = {"fault": "faults: should fall", "control": "controls: should not rise"}
+
+
+def run_study(grid: Grid, command: str, results: Path, on_progress: OnProgress) -> list[FailedCell]:
+    """Do every cell that is not done; the page is written after each, and at the end also where none was left to do.
+
+    Args:
+        grid: What is to be done.
+        command: That does it, for the page.
+        results: The page.
+        on_progress: Told how far it is.
+
+    Returns:
+        Cells that failed and that the next start tries again.
+    """
+    with Meter(on_progress) as meter, ExitStack() as phases:
+
+        def finished(_cell: CellResult | FailedCell) -> None:
+            phases.close()
+            write_results(grid, command, results)
+            begin()
+
+        def begin() -> None:
+            cells = plan(grid)
+            waiting = [each.seconds for each in cells if not each.done]
+            known = [seconds for seconds in waiting if seconds is not None]
+            note = f"about {duration(sum(known))} left" if waiting and len(known) == len(waiting) else ""
+            meter.tell("cells", len(cells) - len(waiting), len(cells), note)
+            if waiting:
+                phases.enter_context(meter.phase(f"cell {len(cells) - len(waiting) + 1}"))
+
+        begin()
+        failed = work(grid, made_here(), finished, meter.tell)
+    write_results(grid, command, results)
+    return failed
+
+
+def made_here() -> Made:
+    """With what the cells of this process are made."""
+    program = commits()["program"]
+    versions = packages()
+    return Made(
+        at="",
+        packages={name: versions[name] for name in PACKAGES if name in versions},
+        environment=environment(),
+        commit=program["commit"] if program else "",
+    )
+
+
+def write_results(grid: Grid, command: str, results: Path) -> None:
+    """The page, and a picture for each question in `figures/` beside it, each whole or not at all."""
+    drawn = pictures(answers(grid.questions, grid.results()))
+    for name, picture in drawn.items():
+        write_bytes_atomically(results.parent / PICTURES / f"{name}.svg", picture.encode())
+    addresses = {name: f"{PICTURES}/{name}.svg" for name in drawn}
+    write_bytes_atomically(results, results_page(grid, command, addresses).encode())
+
+
+def pictures(found: Sequence[Answer]) -> Mapping[str, str]:
+    """Question → SVG of the changes against the plain model; all have one scale. Questions without a figure have none."""
+    rows: dict[str, list[ForestRow]] = {}
+    for answer in found:
+        if any(each.figures for each in answer.variants):
+            rows[answer.question.id] = [
+                ForestRow(
+                    each.variant.label,
+                    tuple(
+                        None
+                        if each.figures is None
+                        else Whisker(
+                            100 * each.figures.change[kind].value,
+                            100 * each.figures.change[kind].interval.low,
+                            100 * each.figures.change[kind].interval.high,
+                        )
+                        for kind in MEASURED
+                    ),
+                )
+                for each in answer.variants
+            ]
+    marks = [mark for several in rows.values() for row in several for mark in row.marks if mark is not None]
+    if not marks:
+        return {}
+    bounds = (min(mark.low for mark in marks), max(mark.high for mark in marks))
+    titles = {answer.question.id: answer.question.title for answer in found}
+    unit = "change against the plain model, points"
+    return {name: forest(titles[name], unit, tuple(MEASURED.values()), several, bounds) for name, several in rows.items()}
