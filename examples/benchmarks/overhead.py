@@ -19,7 +19,6 @@ import argparse
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -30,10 +29,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import psutil
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-from scale import SCRIPT, write_prompts
+from scripted_rows import SCRIPT, write_run
 
 from cai.config import read_config
 from cai.engines.base import GenerationRequest, GenerationResult, generate_all
@@ -57,18 +53,8 @@ class Took:
 
 
 def _inputs(folder: Path, rows: int) -> Inputs:
-    write_prompts(folder / "prompts.jsonl", rows)
-    (folder / "script.yaml").write_text(yaml.safe_dump(SCRIPT, sort_keys=False), encoding="utf-8")
-    config = {
-        "run": str(folder / "run"),
-        "constitution": ["shipped:style"],
-        "policy": {"name": f"scripted:{folder / 'script.yaml'}"},
-        "prompts": {"path": str(folder / "prompts.jsonl")},
-        "dpo": None,
-        "holdout_share": 0.0,
-    }
-    (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return read_inputs(read_config(folder / "run.yaml", (), {}).config)
+    config = write_run(folder, rows, holdout_share=0.0)
+    return read_inputs(read_config(config, (), {}).config)
 
 
 def measure(folder: Path, rows: int) -> dict[str, Took]:

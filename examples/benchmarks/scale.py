@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import subprocess
 import sys
 import tempfile
@@ -20,20 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import yaml
+from scripted_rows import write_run
 
 COUNTS = (10_000, 100_000, 1_000_000)
-SCRIPT = {
-    "answers": {
-        "Write only the new reply": ["Here is a kinder way to say it.", "What is known is this, and the rest is not."],
-        "Check your last reply": [
-            "It is kind. Nothing to change.",
-            "It asks for care. Fault: there is none.",
-            "Fault: it is curt.",
-        ],
-        "": ["That is how it is.", "I could not say.", "Here is what you asked for, in a few words."],
-    }
-}
 MEMORY_LOG = """
 import os, resource, sys
 from cai.cli import main
@@ -62,34 +50,12 @@ class Measured:
     disk_bytes: int
 
 
-def write_prompts(path: Path, count: int, seed: int = 0) -> None:
-    """`count` prompts of 5 to 40 words; one in a hundred stands there twice, one in a thousand is broken."""
-    draw = random.Random(seed)  # noqa: S311 (texts, no secrets)
-    words = "what why how when where is the a of to city river law book number story letter price colour".split()  # noqa: SIM905
-    with path.open("w", encoding="utf-8") as file:
-        text = ""
-        for n in range(count):
-            if n % 100 != 99:
-                text = " ".join(draw.choices(words, k=draw.randint(5, 40))) + f" {n}?"
-            file.write(json.dumps({"prompt": "" if n % 1000 == 500 else text}) + "\n")
-
-
 def measure(folder: Path, rows: int) -> Measured:
     """One run of `rows` rows in a process of its own, in an empty folder."""
     folder.mkdir(parents=True)
-    write_prompts(folder / "prompts.jsonl", rows)
-    (folder / "script.yaml").write_text(yaml.safe_dump(SCRIPT, sort_keys=False), encoding="utf-8")
-    config = {
-        "run": str(folder / "run"),
-        "constitution": ["shipped:style"],
-        "policy": {"name": f"scripted:{folder / 'script.yaml'}"},
-        "prompts": {"path": str(folder / "prompts.jsonl")},
-        "dpo": None,
-        "export_rows_per_file": 200_000,
-    }
-    (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    config = write_run(folder, rows, export_rows_per_file=200_000)
     began = time.perf_counter()
-    command = [sys.executable, "-c", MEMORY_LOG, "export", str(folder / "run.yaml"), "--json"]
+    command = [sys.executable, "-c", MEMORY_LOG, "export", str(config), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own command line)
     seconds = time.perf_counter() - began
     result = json.loads(done.stdout)
