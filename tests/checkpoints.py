@@ -187,3 +187,47 @@ def make_checkpoint(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
+
+
+TOOL_TEMPLATE = (  # as Hermes and Qwen write tools, calls and results
+    "{% set told %}{% if tools %}{% if messages[0].role == 'system' %}\n\n{% endif %}# Tools\n<tools>{% for tool in tools %}\n"
+    "{{ tool | tojson }}{% endfor %}\n</tools>\nA call: "
+    '<tool_call>\n{"name": …, "arguments": …}\n</tool_call>{% endif %}{% endset %}'
+    "{% if messages[0].role != 'system' and tools %}<|im_start|>system\n{{ told }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n"
+    "<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
+    "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.role == 'system' and loop.first %}{{ told }}{% endif %}"
+    "{% for call in m.tool_calls or [] %}{% if m.content or not loop.first %}\n{% endif %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
+    "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MISTRAL_TOOL_TEMPLATE = (  # as Mistral 7B Instruct v0.3: ids of nine letters and digits, calls as one list
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% if tools and m == (messages | selectattr('role', 'eq', 'user') | list | last) %}"
+    "[AVAILABLE_TOOLS] {{ tools | tojson }}"
+    "[/AVAILABLE_TOOLS]{% endif %}[INST] {{ m.content }}[/INST]{% elif m.role == 'tool' %}[TOOL_RESULTS] {\"content\": "
+    '{{ m.content | tojson }}, "call_id": "{{ m.tool_call_id }}"}[/TOOL_RESULTS]{% elif m.tool_calls %}[TOOL_CALLS] ['
+    "{% for call in m.tool_calls %}{% if call.id | length != 9 %}{{ raise_exception('Tool call IDs should be 9 characters') }}"
+    '{% endif %}{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}, "id": '
+    '"{{ call.id }}"}{% if not loop.last %}, {% endif %}{% endfor %}]{{ eos_token }}{% else %} {{ m.content }}{{ eos_token }}'
+    "{% endif %}{% endfor %}"
+)
+TOOL_TOKENS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+MISTRAL_TOOL_TOKENS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+
+
+def make_tool_checkpoint(folder: Path | str, architecture: Literal["llama", "mistral"] = "llama", **config: Any) -> Path:
+    """As `make_checkpoint`, with the chat template and the control tokens of a family that calls tools."""
+    place = make_checkpoint(folder, architecture, vocab=600, **config)
+    tokenizer: Any = AutoTokenizer.from_pretrained(place)
+    model: Any = AutoModelForCausalLM.from_pretrained(place)
+    if architecture == "llama":  # ordinary added tokens in Qwen's tokenizer, special ones in Mistral's
+        tokenizer.add_tokens(list(TOOL_TOKENS))
+        tokenizer.chat_template = TOOL_TEMPLATE
+    else:
+        tokenizer.add_special_tokens({"additional_special_tokens": [*MISTRAL_TOOL_TOKENS]}, replace_extra_special_tokens=False)
+        tokenizer.chat_template = MISTRAL_TOOL_TEMPLATE
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place

@@ -33,6 +33,7 @@ def write_scripted_run(folder: Path, rows: int = 60, **changes: Any) -> Path:
         "dpo": None,
         **changes,
     }
+    config["labels"] = {"allow_weak_labels": True} | config.get("labels", {})  # a script knows nothing of what is asked
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path

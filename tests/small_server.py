@@ -29,6 +29,7 @@ from constitution.messages import Message
 Fault: TypeAlias = Literal[
     "429", "503", "500", "400", "slow", "hang", "half_closed", "reset", "closed", "short_body", "not_json", "truncated_json",
     "no_object", "deep_json", "wrong_type", "huge", "bad_gzip", "empty_choices", "no_message", "null_content", "number_content",
+    "half_surrogate",
     "error_in_200", "key_in_500", "key_in_400", "key_in_404", "key_in_text",
 ]  # fmt: skip
 FAULTS: tuple[Fault, ...] = Fault.__args__  # type: ignore[attr-defined]
@@ -160,6 +161,7 @@ class _Model:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets: the second would wait 40 ms for the first's receipt
     model: _Model
     server_state: SmallServer
     lock: threading.Lock
@@ -364,6 +366,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(200, good | {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]})
             case "number_content":
                 self._json(200, good | {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]})
+            case "half_surrogate":
+                self._json(200, good | {"choices": [{"message": {"content": "a \ud83d b"}, "finish_reason": "stop"}]})
             case "error_in_200":
                 self._json(200, {"error": {"message": "out of memory"}})
             case "key_in_text":

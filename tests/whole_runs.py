@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
+
+from cai.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPTS: tuple[Any, ...] = (
@@ -53,6 +58,7 @@ def write_config(folder: Path, model: Path, prompts: Path | dict[str, Any], **ch
         "evaluation": {"max_tokens": 8, "temperatures": [0.0, 1.0]},
     }
     config.update(changes)
+    config["labels"] = {"allow_weak_labels": True} | config["labels"]  # the weights are random
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
@@ -70,9 +76,27 @@ def cai(*arguments: object, cwd: Path | None = None, timeout_s: float = 240) -> 
     return subprocess.run(command, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+def cai_here(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has torch already: for commands that are run in one of their own elsewhere."""
+    command, out, err = ["cai", *map(str, arguments)], io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
 def output_files(run: Path) -> dict[str, bytes]:
     """What a run leaves for others: data sets, evaluation, weights."""
     paths = [*sorted((run / "datasets").iterdir()), run / "evaluation.json"]
     for stage in ("sft", "dpo"):
-        paths += sorted((run / stage).rglob("*.safetensors"))
+        paths += sorted(each for each in (run / stage).rglob("*.safetensors") if each.parent.name != "reference")
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}

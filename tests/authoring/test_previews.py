@@ -17,13 +17,13 @@ from transformers import AutoTokenizer
 
 from cai.authoring.previews.cases import Case, case_of
 from cai.authoring.previews.encoding import Preview, Previewer
-from cai.authoring.previews.stages import STAGES, PreviewSettings, PreviewStage
+from cai.authoring.previews.stages import STAGES, USUAL_STAGES, PreviewSettings, PreviewStage
 from cai.engines.base import Generation, GenerationRequest, RequestFailure, SamplingParams, ScoreRequest
 from cai.engines.decoding import SlotScheduler
 from cai.engines.local import LocalEngine
 from cai.engines.rows import Row
 from cai.engines.scoring import ScoredSequences, score_sequences
-from cai.labels.labelling import Candidates, label_pairs
+from cai.labels import Candidate, Candidates, label_candidates
 from cai.labels.settings import LabelSettings
 from cai.loop import LoopSettings, run_loop
 from cai.models.loading import LoadedModel, load_model, open_tokenizer
@@ -71,9 +71,11 @@ class Watched:
             self.rows.append(tuple(row.prompt))
             add(scheduler, row)
 
-        def watched_scores(forward: Any, limits: Any, requests: Sequence[ScoredSequences]) -> Iterator[tuple[int, Any]]:
+        def watched_scores(
+            forward: Any, limits: Any, requests: Sequence[ScoredSequences], counts: Any
+        ) -> Iterator[tuple[int, Any]]:
             self.scored += [each.sequences for each in requests]
-            return score_sequences(forward, limits, requests)
+            return score_sequences(forward, limits, requests, counts)
 
         monkeypatch.setattr(SlotScheduler, "add", watched_add)
         monkeypatch.setattr("cai.engines.local.score_sequences", watched_scores)
@@ -106,7 +108,7 @@ def test_the_loop_s_own_calls_are_previewed_token_for_token(
     case = case_of(principle, item=Item(uid="x", messages=TALK), draft=record.draft, critique=record.rounds[0].critique)
     shown = previews(llama, principle, case, "critique", "revision")
     assert [preview.ids for preview in shown] == watched.rows[1:]
-    assert case.stand_ins == ("other",)
+    assert case.stand_ins == ("other", "argument")
 
 
 def test_the_critique_free_loop_is_previewed_too(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,19 +122,21 @@ def test_the_critique_free_loop_is_previewed_too(llama: LoadedModel, monkeypatch
 def test_the_labels_own_calls_are_previewed_token_for_token(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch)
     critique = "It says 5. Fault: wrong."
-    pair = Candidates("x", 0, TALK, "It is 4.", f"It is 5. {HOSTILE}", (OTHER,), grounds=((OTHER.id, "It says 5."),))
+    first = Candidate("It is 4.")
+    second = Candidate(f"It is 5. {HOSTILE}", grounds=((OTHER.id, "It says 5."),))
+    pair = Candidates("x", 0, TALK, (first, second), ((0, 1),), (OTHER,))
     for method in ("pointwise", "letters"):
-        label_pairs([pair], LocalEngine(llama), LabelSettings(method=method, ground_tokens=8), seed=1)
-    case = case_of(OTHER, item=Item(uid="x", messages=TALK), draft=pair.second, other=pair.first, critique=critique)
+        label_candidates([pair], [LocalEngine(llama)], LabelSettings(method=method, ground_tokens=8), seed=1)
+    case = case_of(OTHER, item=Item(uid="x", messages=TALK), draft=second.text, other=first.text, critique=critique)
     verdict, straight, swapped = previews(llama, OTHER, case, "verdict", "comparison")
     # The judge writes a ground of its own for the first answer; for the second it has the critique's.
     assert len(watched.rows) == 1
-    assert watched.rows[0] == previews(llama, OTHER, dataclasses.replace(case, draft=pair.first), "critique")[0].ids
+    assert watched.rows[0] == previews(llama, OTHER, dataclasses.replace(case, draft=first.text), "critique")[0].ids
     sequences = {each[0][: len(verdict.ids)] for each in watched.scored}
     assert verdict.ids in sequences
     assert verdict.scored_tokens in {max(map(len, each)) for each in watched.scored}
     # The draft is first here and second in the pair, so the orders change places.
-    letters = [each for each in watched.scored if len(each) == 4]
+    letters = watched.scored[-2:]
     assert [each[0][: len(one.ids)] for each, one in zip(letters, (swapped, straight), strict=True)] == [
         swapped.ids,
         straight.ids,
@@ -140,13 +144,35 @@ def test_the_labels_own_calls_are_previewed_token_for_token(llama: LoadedModel, 
     assert [max(map(len, each)) for each in letters] == [swapped.scored_tokens, straight.scored_tokens]
 
 
+def test_a_debate_is_previewed_token_for_token(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    labels = LabelSettings.model_validate({"method": "letters", "debate": {"rounds": 1, "argument_tokens": 12}})
+    pair = Candidates("x", 0, TALK, (Candidate("It is 4."), Candidate(f"It is 5. {HOSTILE}")), ((0, 1),), (OTHER,))
+    label_candidates([pair], [LocalEngine(llama)], labels, seed=1)
+    case = case_of(OTHER, item=Item(uid="x", messages=TALK), draft="It is 4.", other=f"It is 5. {HOSTILE}")
+    previewer = Previewer(RULES, llama.tokenizer, PreviewSettings(LOOP, labels))
+    shown = previewer.preview(OTHER, case, ("argument", "comparison"))
+    assert [each.asked.speaks_for for each in shown[:4]] == ["draft", "draft, rebuttal 1", "other", "other, rebuttal 1"]
+    assert [shown[0].ids, shown[2].ids] == watched.rows[:2]
+    # Of rebuttals and verdicts a stand-in takes the place of what was said; both are one line.
+    for preview in shown[1::2]:
+        assert case.argument in preview.text
+        assert preview.growth_tokens > 0
+    assert shown[1].earlier_tokens is not None
+    own = dataclasses.replace(case, argument="It is kind.")
+    straight = previewer.preview(OTHER, own, ("comparison",))[0]
+    assert "For reply A: It is kind.\nFor reply B: It is kind.\n" in straight.text
+    parts = {part.kind for part in previewer.parts(OTHER, own, straight)}
+    assert parts == {"conversation", "reply", "argument", "principle"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_prompt_is_refused_cut_or_whole_exactly_as_the_engine_says(llama: LoadedModel, stage: PreviewStage) -> None:
     case = case_of(PLAIN, prompt="Hi", draft="Yes.", critique="It is rude. Fault: rude.")
     for preview in previews(llama, PLAIN, case, stage):
         request = preview.asked.request
-        edge = preview.scored_tokens
-        for context in (edge - 1, edge, edge + 1, edge + 11, edge + 12, edge + 13):
+        edge, room = preview.scored_tokens, preview.asked.max_tokens or 12
+        for context in (edge - 1, edge, edge + 1, edge + room - 1, edge + room, edge + room + 1):
             small = dataclasses.replace(llama, config=llama.config | {"max_position_embeddings": context})
             engine = LocalEngine(small)
             outcome = preview.outcome(context)
@@ -161,7 +187,7 @@ def test_a_prompt_is_refused_cut_or_whole_exactly_as_the_engine_says(llama: Load
                 assert f"{outcome.tokens:,} tokens" in str(outcome)
             else:
                 assert isinstance(answer, Generation)
-                assert outcome.fate == ("fits" if context >= edge + 12 else "reply_cut")
+                assert outcome.fate == ("fits" if context >= edge + room else "reply_cut")
                 assert answer.prompt_tokens == outcome.tokens
                 assert answer.completion_tokens <= min(outcome.spare, outcome.max_tokens)
 
@@ -202,8 +228,8 @@ def test_what_is_shared_is_what_the_templates_own_ids_have_in_common(llama: Load
 def test_the_table_is_the_previews_one_by_one_and_its_totals_their_sums(llama: LoadedModel) -> None:
     case = case_of(PLAIN, prompt="Is 2 + 2 = 5?", draft="Yes.")
     previewer = Previewer(RULES, llama.tokenizer, SETTINGS)
-    rows, totals = previewer.table(case, STAGES)
-    assert rows == [preview for rule in RULES.principles for preview in previewer.preview(rule, case, STAGES)]
+    rows, totals = previewer.table(case, USUAL_STAGES)
+    assert rows == [preview for rule in RULES.principles for preview in previewer.preview(rule, case, USUAL_STAGES)]
     for total in totals:
         own = [p for p in rows if (p.asked.stage, p.asked.order) == (total.stage, total.order)]
         assert total.tokens == sum(len(preview.ids) for preview in own)
@@ -219,7 +245,7 @@ def test_a_table_of_the_shipped_principles_takes_two_seconds_of_work_at_most(lla
     for _ in range(2):
         case = case_of(PLAIN, prompt=f"Is 2 + 2 = 5? {len(seconds)}", draft="Yes.")
         started = time.process_time()
-        rows, _ = Previewer(shipped, llama.tokenizer).table(case, STAGES)
+        rows, _ = Previewer(shipped, llama.tokenizer).table(case, USUAL_STAGES)
         seconds.append(time.process_time() - started)
         assert len(rows) == 6 * len(shipped.principles)
     assert min(seconds) < 2.0
@@ -265,7 +291,7 @@ def test_parts_are_the_texts_that_were_put_in(tmp_path: Path, architecture: Arch
         TAUGHT, item=Item(uid="x", messages=TALK), draft=f" No. {HOSTILE}", other="Yes.", critique="It lies. Fault: a lie."
     )
     previewer = Previewer(RULES, chat, SETTINGS)
-    for preview in previewer.preview(TAUGHT, case, STAGES):
+    for preview in previewer.preview(TAUGHT, case, USUAL_STAGES):
         parts = previewer.parts(TAUGHT, case, preview)
         texts: dict[str, list[str]] = {}
         for part in parts:

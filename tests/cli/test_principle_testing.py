@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -116,6 +119,21 @@ def test_only_what_an_edit_changed_is_judged_again(cai: Cai, folder: Path, model
     assert (folder / "elsewhere" / "run.sqlite").is_file()
     assert (folder / "cache" / "principle-tests" / "run.sqlite").is_file()
     assert counts(KIND, BRIEF, more=("--no-metamorphic",)) == (0, 3)
+
+
+def test_a_second_command_waits_for_the_cache_and_names_who_has_it(cai: Cai, folder: Path, model: Path) -> None:
+    cache = folder / "cache" / "principle-tests"
+    code = "import sys, cai.store as s; f = s.RunFolder.open(sys.argv[1]); print(flush=True); sys.stdin.read(); f.close()"
+    first = subprocess.Popen([sys.executable, "-c", code, str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdin is not None
+    assert first.stdout is not None
+    first.stdout.readline()
+    threading.Timer(1.0, first.stdin.close).start()
+    done = cai("test", write(folder, BRIEF), "--model", model, "--no-metamorphic", "--min-margin", "1000", "--allow-undecided")
+    assert first.wait(60) == 0
+    first.stdout.close()
+    assert done.code == 0, done.err
+    assert f"Waiting: {cache}: process {first.pid} on" in done.err
 
 
 def test_the_table_says_it_all_for_people(cai: Cai, folder: Path, model: Path) -> None:

@@ -112,23 +112,35 @@ def write_run(folder: Path, rows: int) -> Path:
 def test_a_run_is_watched_from_outside_killed_and_goes_on_with_events_that_add_up_to_the_ledger(tmp_path: Path) -> None:
     config, run = write_run(tmp_path, 150), tmp_path / "run"
     with on_a_terminal("run", config) as terminal:
-        standing = until(lambda: (s := looked_at(run)) and s.heartbeat and s.heartbeat.stages and s.calls and s)
+        until(
+            lambda: (
+                (s := looked_at(run))
+                and s.heartbeat
+                and s.heartbeat.stages
+                and "draft" in s.calls
+                and "tokens/s" in terminal.text
+            )
+        )
+        terminal.process.send_signal(signal.SIGSTOP)  # so that all that looks at it sees the same
+        standing = read_standing(run)
         assert standing.activity == "working"
+        assert standing.heartbeat is not None
         assert standing.holder is not None
         assert standing.holder.pid == standing.heartbeat.pid == terminal.process.pid
-        assert standing.heartbeat.phase in {"generate", "label"}
+        stages = standing.heartbeat.stages
+        assert stages
+        assert standing.quiet_s is not None
         assert standing.quiet_s < 30
         assert standing.committed_s_ago < 30
         assert sum(standing.rows.values()) == 151
         told = cai_process("status", run)
         assert told.returncode == 0, told.stderr
         assert f"process {terminal.process.pid} on" in told.stdout
-        assert "draft" in told.stdout
+        assert all(re.search(rf"{each.stage} .*{each.done}", told.stdout) for each in stages), told.stdout
         terminal.process.send_signal(signal.SIGKILL)
         terminal.process.wait()
         assert read_standing(run).activity == "killed"
     assert "draft" in terminal.text
-    assert "tokens/s" in terminal.text
 
     done = cai_process("run", config, "--json")
     assert done.returncode == 3, done.stderr  # one row has failed
@@ -288,3 +300,9 @@ def test_a_folder_without_a_run_has_no_status(tmp_path: Path, cai: Cai) -> None:
     done = cai("status", tmp_path)
     assert done.code == 1
     assert "no run in this folder" in done.err
+
+
+def test_a_refusal_before_anything_was_begun_leaves_the_last_word_to_the_error() -> None:
+    lines: list[str] = []
+    PlainLines(lines.append).show(Ended("failed", "no such file"))
+    assert lines == []

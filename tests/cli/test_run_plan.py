@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from checkpoints import make_checkpoint
-from whole_runs import cai, write_config, write_prompts
+from whole_runs import cai_here, write_config, write_prompts
 
 
 def test_a_plan_is_printed_for_people_and_for_programs(tmp_path: Path) -> None:
@@ -15,17 +15,17 @@ def test_a_plan_is_printed_for_people_and_for_programs(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     prompts = write_prompts(tmp_path / "p.jsonl", 16)
     config = write_config(tmp_path, model, prompts, constitution=[str(principles)], dpo=None, holdout_share=0.0)
-    new = json.loads(cai("generate", config, "--plan", "--json").stdout)
+    new = json.loads(cai_here("generate", config, "--plan", "--json").stdout)
     assert not (tmp_path / "run").exists()
     assert [stage["stage"] for stage in new["stages"]] == ["generate"]
     assert len(new["rows"]) == new["all_rows"] == 16
 
-    done = cai("generate", config)
+    done = cai_here("generate", config)
     assert done.returncode in {0, 3}, done.stderr
     principles.write_text(principles.read_text().replace("Be kind.", "Be kind and calm."))
     rows = prompts.read_text()
     prompts.write_text('{"uid": "red \\u001b[31m", "prompt": "Which is the first?"}\n' + rows)
-    shown = cai("generate", config, "--plan")
+    shown = cai_here("generate", config, "--plan")
     assert shown.returncode == 0, shown.stderr
     assert "principle kind: principle" in shown.stdout
     assert "critique: kind: principle changed" in shown.stdout

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from constitution.loading import load_constitution
 from constitution.messages import Message, assistant, system, user
-from constitution.rendering import render_comparison, render_critique, render_direct_revision, render_revision
+from constitution.rendering import render_argument, render_comparison, render_critique, render_direct_revision, render_revision
 from constitution.schema import Principle
 from tests.checkpoints import make_checkpoint
 from tests.cli.conftest import Cai
@@ -67,7 +67,8 @@ def test_each_stage_shows_what_that_stage_asks_and_comparisons_come_in_both_orde
         assert [each["stage"] for each in shown] == [*STAGES, "comparison"]
         assert [each["order"] for each in shown] == [None] * 4 + ["first_second", "second_first"]
         assert [each["response_prefix"] for each in shown] == ["", "", "", "It lies.", *["The better reply is"] * 2]
-        assert [len(each["scored"]) for each in shown] == [0, 0, 0, 2, 4, 4]
+        letters = 4 if name == "none" else 2  # to the model " A" is two tokens: no letter of its own
+        assert [len(each["scored"]) for each in shown] == [0, 0, 0, 2, letters, letters]
         assert shown[3]["scored"] == [" Nothing to change", " Fault:"]
     for stage in STAGES:
         alone = json.loads(cai("show", HONEST.id, "--stage", stage, *GIVEN, "--json", "--model", "none").out)["prompts"]
@@ -75,7 +76,30 @@ def test_each_stage_shows_what_that_stage_asks_and_comparisons_come_in_both_orde
     out = cai("show", HONEST.id, "--stage", "comparison", *GIVEN, "--model", model).out
     assert "== comparison, order first_second ==" in out
     assert out.index("Reply A:\nYes.") < out.index("order second_first") < out.index("Reply A:\nNo.")
-    assert 'Scored after it: " A" against "A" against " B" against "B"' in out
+    assert 'Scored after it: "A" against "B"' in out
+
+
+def test_what_advocates_are_asked_is_shown_and_a_debated_comparison_holds_arguments(cai: Cai, tmp_path: Path) -> None:
+    asked = ("show", HONEST.id, *GIVEN, "--model", "none")
+    shown = json.loads(cai(*asked, "--stage", "argument", "--json").out)["prompts"]
+    hi = (user("Hi"),)
+    expected = [render_argument(HONEST, hi, "Yes.", "No."), render_argument(HONEST, hi, "No.", "Yes.")]
+    assert [each["messages"] for each in shown] == [[message.model_dump() for message in turns] for turns in expected]
+    assert [each["speaks_for"] for each in shown] == ["draft", "other"]
+    run = tmp_path / "run.yaml"
+    run.write_text(
+        "policy: {name: nowhere/at-all}\nconstitution: [shipped]\nlab: {items: 4}\n"
+        "labels: {method: letters, debate: {rounds: 2, argument_tokens: 9}}\n"
+    )
+    debated = ("--config", run, "--argument", "It is kind.")
+    out = cai(*asked, *debated, "--stage", "comparison").out
+    assert "For reply A: It is kind.\nFor reply B: It is kind.\n" in out
+    out = cai(*asked, *debated, "--stage", "argument").out
+    assert "== argument for draft ==" in out
+    rebuttal = out.split("== argument for other, rebuttal 2 ==")[1]
+    assert rebuttal.count("For this reply: It is kind.\nFor the other reply: It is kind.") == 2
+    stood_in = cai(*asked, "--config", run, "--stage", "comparison").err
+    assert "Stand-ins, not a model's words: argument; give your own with --argument." in stood_in
 
 
 def test_a_principle_s_own_test_stands_in_for_what_is_not_given(cai: Cai) -> None:
@@ -83,7 +107,7 @@ def test_a_principle_s_own_test_stands_in_for_what_is_not_given(cai: Cai) -> Non
     shown = json.loads(result.out)
     test = HONEST.tests[0]
     assert shown["prompts"][0]["messages"][:2] == [user(test.prompt).model_dump(), assistant(test.worse).model_dump()]
-    assert shown["item"]["stand_ins"] == ["critique"]
+    assert shown["item"]["stand_ins"] == ["critique", "argument"]
     assert "Stand-ins, not a model's words: critique" in cai("show", HONEST.id, "--stage", "revision", "--model", "none").err
 
 
@@ -118,7 +142,9 @@ def test_on_a_terminal_colours_are_all_that_is_added(cai: Cai, model: Path, monk
     assert f"\x1b[1;35m{HONEST.principle}" in coloured
     bare = re.sub(r"\x1b\[[\d;]*m", "", coloured)
     assert bare.startswith(plain)
-    legend = "conversation · demonstration · reply · critique · principle · fixed wording · control tokens · same tokens"
+    legend = (
+        "conversation · demonstration · reply · critique · argument · principle · fixed wording · control tokens · same tokens"
+    )
     assert " ".join(bare.removeprefix(plain).split()) == f"{legend} under every principle"
 
 
@@ -192,7 +218,7 @@ def test_a_preference_row_brings_both_replies(cai: Cai, tmp_path: Path) -> None:
     path.write_text(json.dumps(row))
     result = cai("show", HONEST.id, "--stage", "comparison", "--prompts", path, "--model", "none", "--json")
     shown = json.loads(result.out)
-    assert shown["item"]["stand_ins"] == ["critique"]
+    assert shown["item"]["stand_ins"] == ["critique", "argument"]
     first, second = shown["prompts"]
     turns = (
         render_comparison(HONEST, (user("Is it 5?"),), "Yes.", "No, 4."),
@@ -262,7 +288,7 @@ def test_the_table_has_every_principle_and_stage_with_the_counts_of_the_template
     lines = {line.split()[0]: line.split()[1::2] for line in text.splitlines() if line.split()[0] in SHIPPED_IDS}
     assert set(lines) == SHIPPED_IDS
     assert [int(cell) for cell in lines[HONEST.id]] == [count for (name, *_), count in counts.items() if name == HONEST.id]
-    assert "context of 2,048: all 186 prompts fit, their replies too" in text
+    assert f"context of 2,048: all {6 * len(SHIPPED.principles)} prompts fit, their replies too" in text
 
 
 SHIPPED_IDS = {principle.id for principle in SHIPPED.principles}

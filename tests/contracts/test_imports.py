@@ -49,6 +49,7 @@ RUN_MAIN = "import contextlib; from cai.cli import main\nwith contextlib.suppres
         ["show", "--help"],
         ["run", "--help"],
         ["config", "--help"],
+        ["lab", "study", "--help"],
         ["check"],
         ["import", "--formats"],
         ["convert", "shipped:honesty", "--to", "langchain"],

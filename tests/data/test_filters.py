@@ -6,12 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.data.filters import FilterRules, filtered, has_critique_talk, has_meta_talk, repeated_share, stutters, violated_rule
-from cai.records import Outcome, RevisionRecord, Round, Verdict
+from cai.data.filters.findings import Reply
+from cai.data.filters.repetition import repeated_share, stutters
+from cai.data.filters.settings import FilterRules
+from cai.data.filters.sieve import Sieve, reply_of
+from cai.data.filters.talk import has_critique_talk, has_meta_talk
+from cai.records import RevisionRecord, Round, Verdict
 from constitution.messages import user
 
 RULES = FilterRules()
 DRAFT = "You are right, 2 + 2 is 5."
+
+
+def violated_rule(rules: FilterRules, draft: str, revision: str | None, *, cut: bool = False) -> str | None:
+    """The rule that drops an item, by name."""
+    final, before = (draft, None) if revision is None else (revision, draft)
+    return Sieve(rules).sift(Reply((), final, before, cut=cut)).dropped_by
 
 
 @pytest.mark.parametrize(
@@ -157,13 +167,11 @@ def test_a_draft_that_was_kept_is_judged_by_rules_of_form_only() -> None:
     assert violated_rule(RULES, "The reply is: Nothing to change.", None) is None
 
 
-def test_the_ledgers_line_names_the_rule() -> None:
+def test_a_record_is_judged_by_the_reply_it_ends_with() -> None:
     only = Round(round=0, principle_id="p", critique="c", verdict=Verdict.FAULT, revision="Fault: x")
     record = RevisionRecord(uid="u", replica=3, messages=(user("q"),), draft=DRAFT, rounds=(only,))
-    entry = filtered(RULES, record)
-    assert entry is not None
-    assert (entry.uid, entry.replica, entry.outcome, entry.reason) == ("u", 3, Outcome.FILTERED, "critique_talk")
-    assert filtered(FilterRules(critique_talk=False), record) is None
+    assert Sieve(RULES).sift(reply_of(record)).dropped_by == "critique_talk"
+    assert Sieve(FilterRules(critique_talk=False)).sift(reply_of(record)).dropped_by is None
 
 
 def naive_repeated_share(text: str) -> float:

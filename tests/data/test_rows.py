@@ -40,6 +40,7 @@ def pair(
         chosen=chosen,
         rejected=rejected,
         chosen_source="revision",
+        rejected_source="draft",
         p_chosen=0.875,
         margin_nats=1.25,
         method="pointwise",
@@ -240,8 +241,12 @@ def test_pairs_come_back_from_files_as_they_were(suffix: str, tmp_path: Path) ->
 @FORMATS
 def test_supervised_rows_come_back_from_files_as_they_were(suffix: str, tmp_path: Path) -> None:
     write_rows(tmp_path / f"rows{suffix}", sft_rows(RECORDS), "sft")
-    found = read_sft_rows(tmp_path / f"rows{suffix}")
-    assert found == tuple(record.model_copy(update={"tags": ()}) for record in sft_records(RECORDS))
+    found = list(read_sft_rows(tmp_path / f"rows{suffix}"))
+    assert [record.source for record in found] == [f"rows{suffix}:{number}" for number in range(1, len(found) + 1)]
+    of_a_run = {"tags": (), "round": None, "source": ""}
+    assert [record.model_copy(update=of_a_run) for record in found] == [
+        record.model_copy(update=of_a_run) for record in sft_records(RECORDS)
+    ]
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
@@ -308,8 +313,10 @@ def test_other_usual_forms_are_read(tmp_path: Path) -> None:
     for found in read_preference_rows(path):
         assert (found.prompt, found.chosen, found.rejected) == ((user("q"),), "good", "bad")
     path = write(tmp_path / "s.jsonl", {"messages": [*turns, good]}, {"prompt": "q", "completion": "good"})
-    for record in read_sft_rows(path):
-        assert record == SFTRecord(uid=record.uid, messages=(user("q"),), reply="good")
+    records = list(read_sft_rows(path))
+    assert len(records) == 2
+    for number, record in enumerate(records, start=1):
+        assert record == SFTRecord(uid=record.uid, messages=(user("q"),), reply="good", source=f"s.jsonl:{number}")
 
 
 @pytest.mark.parametrize(
@@ -337,14 +344,14 @@ def test_a_row_that_cannot_be_trained_on_is_named_with_its_cause(row: Any, cause
 def test_many_bad_rows_are_counted_and_the_first_ones_shown(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", *[{"messages": [{"role": "user", "content": "q"}]}] * 25)
     with pytest.raises(DataError, match="25 of 25 rows") as caught:
-        read_sft_rows(path)
+        list(read_sft_rows(path))
     assert "and 15 more" in caught.value.problem
     assert "does not end with an assistant turn" in caught.value.problem
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
-        read_sft_rows(write(tmp_path / "p.jsonl"))
+        list(read_sft_rows(write(tmp_path / "p.jsonl")))
 
 
 def seven_rows() -> list[dict[str, Any]]:
@@ -385,7 +392,7 @@ def test_several_files_are_found_by_the_card_as_one_data_set(tmp_path: Path) -> 
     write_files(tmp_path / "set", "sft", "jsonl", seven_rows(), 3)
     facts = DatasetFacts(
         name="n",
-        files={"sft": "sft-*-of-*.jsonl"},
+        files={"sft": {"train": "sft-*-of-*.jsonl"}},
         rows={"sft": 7},
         ledger={},
         models={},

@@ -23,7 +23,7 @@ def follow(folder: Path, kinds: set[str]) -> int:
         if block.kind.startswith(("yaml ", "markdown ")):
             (folder / name).write_text(block.text)
         for line in block.commands if block.kind in kinds else []:
-            done = cai_line(line, folder)
+            done = cai_line(line, folder, apart="slow" in block.kind)  # a few pages of text: not worth torch's start
             assert done.returncode == 0, f"{line}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
             count += 1
     return count

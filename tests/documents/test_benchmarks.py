@@ -5,19 +5,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
+from checkpoints import CORPUS, make_checkpoint, make_tokenizer
 
 from cai.lab.suite import LabSuite
 from cai.models.loading import load_model
 from cai.models.spec import ModelSpec
+from constitution.loading import load_constitution
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def parts_lie_beside_their_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def load(name: str) -> ModuleType:
@@ -102,3 +110,87 @@ def test_texts_in_float32_are_the_same_in_any_batch_and_the_difference_that_ther
     found = load("same_texts").measure(loaded, (2, 8), answers=8, max_tokens=12)
     assert found.same == found.answers == 8
     assert 0.0 < found.largest_nats < 1e-4
+
+
+def test_every_way_of_scoring_a_pair_gives_the_same_log_probabilities() -> None:
+    benchmark = load("shared_prefix_scoring")
+    model = benchmark.made("sliding", num_hidden_layers=2, hidden_size=64, vocab_size=512, intermediate_size=64)
+    with torch.inference_mode():
+        one, three = benchmark.measure(model, [1, 3], prompts_at_once=2, rounds=1, batches=[2])
+    assert (one["principles"], one["pairs"], three["principles"], three["pairs"]) == (1, 1, 3, 1)
+    assert one["tokens"] == 1
+    assert three["tokens"] == pytest.approx(3 * 660 / (600 + 3 * 60), rel=0.05)
+    for found in (one, three):
+        assert {name.split()[0] for name in found["ways"]} == {"separate", "cache", "ours"}
+        assert max(way["largest_nats"] for way in found["ways"].values()) < 1e-4
+
+
+def test_real_pairs_are_compared_under_the_shipped_principles(tmp_path: Path) -> None:
+    benchmark = load("shared_prefix_scoring")
+    same = "\n\nHuman: Is the moon of cheese?\n\nAssistant: "
+    rows = [
+        {"chosen": f"{same}No.", "rejected": f"{same}Yes."},
+        {"chosen": "\n\nHuman: Other.\n\nAssistant: A.", "rejected": f"{same}B."},
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    principles = load_constitution([benchmark.PRINCIPLES]).principles[:3]
+    requests = benchmark.comparisons(file, 2, principles, 500)
+    assert len(requests) == 2 * 3, "the second row's dialogues differ before their last reply"
+    make_tokenizer(corpus=(CORPUS, " A B" * 50)).save_pretrained(tmp_path / "tokenizer")  # each letter is a token
+    folder = make_checkpoint(tmp_path / "model", tokenizer_from=tmp_path / "tokenizer")
+    loaded = load_model(ModelSpec(name=str(folder), dtype="float32", device="cpu"))
+    with torch.inference_mode():
+        found = benchmark.measure_real(loaded, requests, rounds=1, batches=[2])
+    assert found["prompts"] == 6
+    assert found["tokens"] > 1
+    assert found["ways"]["ours"]["largest_nats"] < 1e-4
+
+
+@pytest.fixture
+def training_benchmark() -> ModuleType:
+    return load("preference_training")
+
+
+def measured(benchmark: ModuleType, *arguments: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL's, of its own settings
+        return benchmark.main(["--shape", "tiny", "--rounds", "1", *arguments])
+
+
+@pytest.mark.slow
+def test_training_is_measured_beside_trl_and_gives_the_same_numbers(training_benchmark: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    found = measured(training_benchmark, "--json", str(file))
+    assert json.loads(file.read_text())[0]["pairs"] == found["pairs"]
+    assert found["pairs"]["path"] == "blocks"
+    assert set(found["memory"]) == set(training_benchmark.MEMORY_WAYS)
+    for section in (found["pairs"], found["sft"], *found["chains"].values()):
+        assert section["losses_apart"] < 1e-5
+        assert min(way["seconds"] for way in section["ways"].values()) > 0
+    same = found["equality"]
+    assert max(same["runs"]["metrics_apart"].values()) < 1e-5
+    assert same["runs"]["weights_apart_share_of_way"] < 1e-2
+    assert max(same["float32"].values()) < 1e-5
+    assert max(same["float64"]["loss"], same["float64"]["gradients"]) < 1e-9
+    assert found["growth"]["replies"][3]["TRL, tuned"]["seconds"] > 0
+    assert 0 < found["profile"]["share_of_gemm_rate"] < 1
+
+
+@pytest.mark.slow
+def test_the_part_for_gpus_runs_on_a_cpu(training_benchmark: ModuleType) -> None:
+    found = measured(training_benchmark, "--lora", "--dtype", "bfloat16", "--sections", "gemm", "pairs", "chains", "profile")
+    assert found["model"] == "tiny, bfloat16, LoRA"
+    assert found["pairs"]["losses_apart"] < 0.01
+    assert found["profile"]["operations"] < found["pairs"]["last_round"]["operations"] * 2
+
+
+def test_the_arithmetic_of_layers_and_head_is_what_torch_counts(training_benchmark: ModuleType) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = training_benchmark.SHAPES["tiny"]
+    model = shape.model(torch.device("cpu"), torch.float32)
+    with FlopCounterMode(display=False) as counted:
+        model(torch.randint(3, shape.vocabulary, (1, 24)), use_cache=False).logits.sum().backward()
+    without_attention = training_benchmark.Arithmetic(shape, tokens=24, slots=24, seen=0)
+    assert without_attention.both == counted.get_total_flops()

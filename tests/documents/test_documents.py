@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from checkpoints import make_checkpoint
 from fences import blocks
+from labelled_runs import write_labelled_run
+from whole_runs import cai, cai_here
 
 from cai.cli.demo import demo_config
 from cai.config import read_config
@@ -36,14 +39,11 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def cai_line(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    import os
-
+def cai_line(line: str, cwd: Path, *, apart: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command, in a process of its own or in this one."""
     name, *arguments = shlex.split(line)
     assert name == "cai", f"only `cai` commands are known here: {line}"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "cai.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    return cai(*arguments, cwd=cwd, timeout_s=900) if apart else cai_here(*arguments, cwd=cwd)
 
 
 def run_blocks(document: Path, kinds: set[str], cwd: Path) -> int:
@@ -80,6 +80,71 @@ def test_the_quick_commands_of_the_readme_work(tmp_path: Path) -> None:
 def test_the_slow_commands_of_the_readme_work(tmp_path: Path) -> None:
     needs_embedded()
     assert run_blocks(README, {"sh slow"}, checkout(tmp_path)) >= 1
+
+
+def test_the_commands_on_data_sets_work_on_a_finished_run(tmp_path: Path) -> None:
+    write_labelled_run(tmp_path / "runs" / "demo")
+    assert run_blocks(README, {"sh exports"}, tmp_path) == 2
+    assert (tmp_path / "exported" / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_labeller_is_compared_with_people_as_the_readme_does(tmp_path: Path) -> None:
+    needs_embedded()
+    checkout(tmp_path)
+    pair = {"prompt": "Is 2 + 2 = 5?", "chosen": "No, 2 + 2 is 4.", "rejected": "Yes, you are right."}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    assert run_blocks(README, {"sh people"}, tmp_path) == 1
+
+
+@pytest.mark.slow
+def test_the_training_commands_of_the_readme_work_on_files_of_ones_own(tmp_path: Path) -> None:
+    needs_embedded()
+    checkout(tmp_path)
+    pairs = [
+        {"prompt": f"Is {n} + 2 = 5?", "chosen": f"No, {n} + 2 is {n + 2}.", "rejected": "Yes, you are right."}
+        for n in range(4, 8)
+    ]
+    replies = [
+        {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"{n}."}]} for n in range(4)
+    ]
+    for name, rows in (("pairs.jsonl", pairs), ("replies.jsonl", replies)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run_blocks(README, {"sh training"}, tmp_path) == 3
+    for folder in ("trained", "tuned"):
+        assert (tmp_path / folder / "model.safetensors").is_file()
+        assert (tmp_path / folder / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_reward_commands_of_the_readme_work_on_prompts_and_a_function_of_ones_own(tmp_path: Path) -> None:
+    needs_embedded()
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(4)))
+    (tmp_path / "mine.py").write_text(
+        "def reward(completions, **columns):\n    return [-float(len(each[0]['content'])) for each in completions]\n"
+    )
+    assert run_blocks(README, {"sh rl"}, tmp_path) == 2
+    assert (tmp_path / "optimised" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_reward_commands_of_the_readme_work_on_files_of_ones_own(tmp_path: Path) -> None:
+    needs_embedded()
+    checkout(tmp_path)
+    pairs = [
+        {"prompt": f"Is {n} + 2 = 5?", "chosen": f"No, {n} + 2 is {n + 2}.", "rejected": "Yes, you are right."}
+        for n in range(4, 34)
+    ]
+    samples = [
+        {"prompt": f"Is {n} + 3 = 5?", "completion": reply}
+        for n in range(3, 6)
+        for reply in ("No.", "Yes.", "It is.", "Never.")
+    ]
+    for name, rows in (("pairs.jsonl", pairs), ("samples.jsonl", samples)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run_blocks(README, {"sh rewards"}, tmp_path) == 4
+    assert (tmp_path / "best.jsonl").read_text().count("\n") == 3
+    assert (tmp_path / "rejection-sampled" / "model.safetensors").is_file()
 
 
 def test_the_python_of_the_readme_runs() -> None:
@@ -121,6 +186,8 @@ def test_the_seven_billion_example_runs_on_a_tiny_model_of_the_same_architecture
         "loop.revision.max_tokens=8",
         "labels.require_agreement=false",
         "labels.min_margin_nats=0",
+        "labels.allow_weak_labels=true",  # the weights are random
+        "labels.max_mass_outside=1",
         "filters.cut_short=false",
         "filters.empty=false",
         "evaluation.max_tokens=8",
@@ -142,6 +209,7 @@ def test_the_demo_is_the_file_in_the_examples() -> None:
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
-    for document in (README, OWN, REPOSITORY / "cai" / "lab" / "README.md", REPOSITORY / "examples" / "cluster" / "README.md"):
+    lab, cluster = REPOSITORY / "cai" / "lab", REPOSITORY / "examples" / "cluster"
+    for document in (README, OWN, lab / "README.md", lab / "RESULTS.md", cluster / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document}: {target}"

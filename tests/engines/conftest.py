@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoints import Architecture, make_checkpoint
 from naive import OpenTiny
+from small_server import SmallServer, running
 
 from cai.models.loading import LoadedModel, load_model
 from cai.models.spec import ModelSpec
@@ -34,3 +35,10 @@ def open_tiny(tmp_path_factory: pytest.TempPathFactory) -> OpenTiny:
         return load_model(ModelSpec(name=str(folder), dtype="float32", device="cpu", base_model_form=form))
 
     return opened
+
+
+@pytest.fixture(scope="module")
+def served(open_tiny: OpenTiny) -> Iterator[SmallServer]:
+    """The tiny Llama over HTTP, a server for each file of tests."""
+    with running(open_tiny("llama")) as server:
+        yield server

@@ -139,6 +139,18 @@ def test_a_common_beginning_is_computed_once(open_tiny: OpenTiny) -> None:
     assert scheduler.statistics().prompt_tokens == len(system) + 2 * 30
 
 
+def test_a_reply_that_many_principles_criticise_is_computed_once(open_tiny: OpenTiny) -> None:
+    """Story: rows that took over the slots of the rows before them lost the beginnings they were to copy from there."""
+    loaded = open_tiny("llama")
+    scheduler = SlotScheduler(Forward(loaded.model), BatchLimits(16, 2000, 100_000), lambda _: False)
+    replies = [list(range(20 + 100 * number, 110 + 100 * number)) for number in range(2)]
+    principles = [[*[300 + number % 13] * 10, 320 + number, *range(330, 347)] for number in range(50)]
+    for row in rows_of([[*reply, *principle] for principle in principles for reply in replies], 4):
+        scheduler.add(row)
+    assert len(list(scheduler.run())) == 100
+    assert scheduler.statistics().prompt_tokens <= 1.1 * (2 * 90 + 100 * len(principles[0]))
+
+
 def test_dropped_rows_are_forgotten_and_the_others_go_on(open_tiny: OpenTiny) -> None:
     loaded = open_tiny("llama")
     prompts = [loaded.tokenizer.encode_chat(each) for each in conversations(10, 12)]

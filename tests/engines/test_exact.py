@@ -1,4 +1,4 @@
-"""An answer of an exact engine is the same, to the last bit, whatever else is asked at the same time."""
+"""A text in float32 is the same whatever else is asked at the same time; a score of an exact engine is too, to the last bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
-from naive import conversations
+from naive import conversations, text_of_words
 
 from cai.engines.base import GenerationRequest, GenerationResult, SamplingParams, ScoreRequest, ScoreResult
 from cai.engines.decoding import SlotScheduler
@@ -17,6 +17,7 @@ from cai.engines.local import LocalEngine
 from cai.errors import EngineError
 from cai.models.loading import LoadedModel, load_model
 from cai.models.spec import ModelSpec
+from constitution.messages import user
 
 Opened = Callable[[Architecture, str], LoadedModel]
 
@@ -60,7 +61,7 @@ def asked(architecture: Architecture, count: int) -> tuple[list[GenerationReques
 def results(
     loaded: LoadedModel, generations: Sequence[GenerationRequest], scores: Sequence[ScoreRequest], max_batch: int = 64
 ) -> tuple[dict[int, GenerationResult], dict[int, ScoreResult]]:
-    engine = LocalEngine(loaded, max_batch=max_batch)  # exact by itself: the model is in float32
+    engine = LocalEngine(loaded, max_batch=max_batch, exact=True)
     return dict(engine.generate(generations)), dict(engine.score(scores))
 
 
@@ -77,6 +78,30 @@ def test_any_part_of_the_requests_gets_what_it_gets_among_all(opened: Opened, ar
         )
         assert [some_texts[n] for n in range(size)] == [texts[i] for i in part]
         assert [some_logps[n] for n in range(size)] == [logps[i] for i in part]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_begins_alike_is_scored_to_the_last_bit_as_among_others(opened: Opened, architecture: Architecture) -> None:
+    """Shards, and pairs that come later, change no byte of a label: each pair comes with all its principles."""
+    loaded = opened(architecture, "float32")
+    chance = random.Random(architecture)
+    families = [
+        [
+            ScoreRequest(
+                (user(f"{text_of_words(number, 20 + 15 * number)} {number}. {text_of_words(n, 4 + n)}"),), (" A", " B c")
+            )
+            for n in range(1 + number % 4)
+        ]
+        for number in range(8)
+    ]
+    together = [request for family in families for request in family]
+    chance.shuffle(together)
+    found = dict(LocalEngine(loaded).score(together))
+    for some in (families[3:4], families[:2], families[5:]):
+        requests = [request for family in some for request in family]
+        chance.shuffle(requests)
+        part = dict(LocalEngine(loaded).score(requests))
+        assert [part[n] for n in range(len(requests))] == [found[together.index(request)] for request in requests]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,7 @@ from cai.engines.base import (
 from cai.engines.local import LocalEngine
 from cai.engines.opening import SchedulerName, open_engine
 from cai.models.loading import LoadedModel, load_model, open_model
+from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from constitution.messages import assistant, user
 
@@ -286,3 +288,22 @@ def test_an_engine_is_opened_by_the_name_of_a_model(open_tiny: OpenTiny) -> None
 def test_limits_below_one_are_refused(open_tiny: OpenTiny, limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         LocalEngine(open_tiny("llama"), **limits)
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["all answered", "left in the middle"])
+@pytest.mark.parametrize("scheduler", ["slots", "paged"])
+def test_an_engine_that_nobody_holds_any_more_gives_its_model_back(
+    scheduler: SchedulerName, answered: bool, tmp_path: Path
+) -> None:
+    """Story: requests of the last batch kept the pages' owner alive, and so the thread that it ends, model and cache."""
+    spec = ModelSpec(name=str(make_checkpoint(tmp_path / "llama")), device="cpu", dtype="float32")
+    engine = LocalEngine(open_model(spec), max_batch=2, scheduler=scheduler)
+    results = engine.generate(sampled_requests(4))
+    next(results)
+    if answered:
+        list(results)
+    model = weakref.ref(engine._loaded.model)
+    assert model() is not None
+    del engine, results
+    return_free_memory()
+    assert model() is None

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engines.prefixes import MIN_SHARED_SHARE, WIDTH_STEP, Forest, TokenTree, common_prefix, group_by_prefix
+from cai.engines.beginnings import MIN_SHARED_SHARE, common_prefix, group_by_prefix
+from cai.engines.prefixes import WIDTH_STEP, Forest, TokenTree
 
 # Few different tokens, so that beginnings are shared often.
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -82,15 +83,6 @@ def test_groups_hold_every_sequence_once_and_only_near_relatives(sequences: list
         assert len(tree) <= most_tokens or len(group) == 1
     longest = [max(len(sequences[index]) for index in group) for group in groups]
     assert longest == sorted(longest, reverse=True)
-
-
-@given(SEQUENCES, st.integers(1, 30))
-def test_without_sharing_only_equal_sequences_come_together(sequences: list[list[int]], most_tokens: int) -> None:
-    groups = group_by_prefix(sequences, most_tokens, share=False)
-    assert sorted(index for group in groups for index in group) == list(range(len(sequences)))
-    for group in groups:
-        assert len({tuple(sequences[index]) for index in group}) == 1
-        assert built([sequences[index] for index in group])[0].is_chain
 
 
 @given(st.lists(SEQUENCES, min_size=1, max_size=3))

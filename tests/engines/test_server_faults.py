@@ -49,6 +49,7 @@ CAUSES: dict[Fault, str] = {
     "empty_choices": "empty_choices",
     "no_message": "malformed_answer",
     "number_content": "malformed_answer",
+    "half_surrogate": "malformed_answer",
     "error_in_200": "server_error",
     "key_in_500": "server_error",
 }

@@ -12,9 +12,9 @@ from cai.engines.scripted import ScriptedEngine
 from cai.evaluation.before_after import evaluate
 from cai.evaluation.results import BehaviourRow, EvaluationResult
 from cai.evaluation.settings import SEED_OF_ALL_THIS, EvaluationSettings
-from cai.evaluation.statistics import wilson_interval
 from cai.evaluation.suites import Behaviour, Judgement, Outcome, PrincipleSuite, Trial
 from cai.records import Item
+from cai.statistics import wilson_interval
 from constitution.messages import assistant, system, user
 from constitution.schema import Constitution, Principle
 

@@ -9,7 +9,6 @@ import pytest
 from cai.engines.base import GenerationRequest, ScoreRequest
 from cai.engines.local import LocalEngine
 from cai.engines.scripted import ScriptedEngine
-from cai.evaluation.statistics import wilson_interval
 from cai.lab.measure_adapter import MEASURES, Measurement, measure
 from cai.lab.probes import PROBE_SETS, Probe, ProbeSet, draw_probes, shipped_drafts
 from cai.lab.wordings import MAIN_KINDS, Wordings
@@ -17,6 +16,7 @@ from cai.lab.world import World
 from cai.models.loading import open_model
 from cai.models.resolving import cached_embedded, shipped_adapter
 from cai.models.spec import ModelSpec
+from cai.statistics import wilson_interval
 from constitution.messages import Conversation
 
 DRAFTS = shipped_drafts()

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.engines.base import GenerationRequest, RequestFailure, ScoreRequest
-from cai.engines.local import LocalEngine
 from cai.engines.scripted import ScriptedEngine
 from cai.labels import (
-    Candidates,
     Compared,
     Judged,
-    Label,
     LabelSettings,
     LetterMargins,
     VerdictOdds,
     compare,
     judge,
-    label_pairs,
     label_quality,
     run_labels,
 )
-from cai.models.loading import load_model
-from cai.models.spec import ModelSpec
-from cai.records import FailureRecord, LedgerEntry, Outcome, PreferenceRecord, RevisionRecord, Round, Verdict
+from cai.labels.labelling import ItemLabels
+from cai.labels.shares import Share
+from cai.records import (
+    FailureRecord,
+    LedgerEntry,
+    Outcome,
+    PreferenceRecord,
+    RevisionRecord,
+    Round,
+    UndecidedRecord,
+    Verdict,
+)
 from constitution.messages import assistant, user
 from constitution.rendering import COMPARISON_PREFIX
 from constitution.schema import Constitution, Principle
@@ -78,10 +81,18 @@ def record(
     return RevisionRecord(uid=uid, replica=replica, messages=CONVERSATION, draft=draft, rounds=(only,), tags=tags)
 
 
+Label = PreferenceRecord | LedgerEntry | FailureRecord
+
+
+def only(made: ItemLabels) -> Label:
+    """The pair of an item that has one, else its failure, else why there is none."""
+    return made.pairs[0] if made.pairs else made.failure or made.entry
+
+
 def label(
     records: Sequence[RevisionRecord], engine: Any, settings: LabelSettings, constitution: Constitution = BOTH
 ) -> list[Label]:
-    return list(run_labels(records, constitution, engine, settings, seed=0))
+    return [only(made) for made in run_labels(records, constitution, [engine], settings, seed=0)]
 
 
 def pair(label: Label) -> PreferenceRecord:
@@ -150,7 +161,7 @@ def test_orders_that_contradict_each_other_make_no_pair_when_agreement_is_asked_
     engine = by_letters(lambda _a, _b, _p: letters(0.7, 0.3) if _a == "a revision" else letters(0.6, 0.4))
     assert isinstance(label([record()], engine, LETTERS)[0], PreferenceRecord)
     kept = label([record()], engine, LETTERS.model_copy(update={"require_agreement": True}))[0]
-    assert kept == LedgerEntry(uid="a", outcome=Outcome.KEPT, reason="undecided")
+    assert kept == LedgerEntry(uid="a", outcome=Outcome.KEPT, reason="undecided: the two orders contradict each other")
 
 
 @pytest.mark.parametrize("logps", [(-math.inf,) * 4, (-1.0, -2.0, -math.inf, -math.inf)])
@@ -225,7 +236,7 @@ def test_below_the_margin_there_is_no_pair(margin: float, limit: float, decided:
     settings = POINTWISE.model_copy(update={"min_margin_nats": limit})
     (found,) = label([record()], verdicts({"a revision": margin, "a draft": 0.0}), settings)
     assert isinstance(found, PreferenceRecord) == decided
-    assert decided or found == LedgerEntry(uid="a", outcome=Outcome.KEPT, reason="undecided")
+    assert decided or found == LedgerEntry(uid="a", outcome=Outcome.KEPT, reason="undecided: the judge does not know")
 
 
 def test_sureness_is_capped_and_the_margin_is_not() -> None:
@@ -273,23 +284,6 @@ def test_a_failing_pair_fails_alone_and_the_order_stays(settings: LabelSettings)
         ]
 
 
-def test_two_samples_are_compared_in_pairs_of_replicas() -> None:
-    drafts = ["good", "bad", "bad", "bad", "good"]
-    records = [record("a", draft=draft, revision=None, replica=n) for n, draft in enumerate(drafts)]
-    settings = POINTWISE.model_copy(update={"candidates": "two_samples"})
-    found = label([*records, record("b", revision=None)], verdicts({"good": 1.0, "bad": -1.0}), settings)
-    chosen = pair(found[0])
-    assert (chosen.replica, chosen.chosen, chosen.rejected, chosen.chosen_source) == (0, "good", "bad", "sample")
-    reasons = [(each.uid, each.replica, each.reason) for each in found[1:] if isinstance(each, LedgerEntry)]
-    assert reasons == [
-        ("a", 1, "judged beside replica 0"),
-        ("a", 2, "both samples are the same"),
-        ("a", 3, "judged beside replica 2"),
-        ("a", 4, "no second sample to compare with"),
-        ("b", 0, "no second sample to compare with"),
-    ]
-
-
 def test_principles_to_judge_by_can_be_named() -> None:
     settings = POINTWISE.model_copy(update={"principles": ("brief",)})
     found = pair(label([record()], verdicts({"a revision": 1.0, "a draft": 0.0}), settings)[0])
@@ -300,36 +294,8 @@ def test_progress_counts_calls_and_finished_pairs() -> None:
     told: list[tuple[int, int, int]] = []
     engine = by_letters(lambda a, _b, _p: letters(0.9, 0.1) if a == "a revision" else letters(0.1, 0.9))
     settings = LETTERS.model_copy(update={"chunk_items": 1})
-    list(run_labels([record("a"), record("b")], BOTH, engine, settings, seed=0, on_event=lambda *call: told.append(call)))
+    list(run_labels([record("a"), record("b")], BOTH, [engine], settings, seed=0, on_event=lambda *call: told.append(call)))
     assert told == [(1, 2, 0), (2, 2, 0), (1, 2, 1), (2, 2, 1)]
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
-    folder: Path = make_checkpoint(tmp_path_factory.mktemp("model"))
-    return LocalEngine(load_model(ModelSpec(name=str(folder), device="cpu", dtype="float32")))
-
-
-@pytest.mark.parametrize("settings", [LETTERS, POINTWISE], ids=["letters", "pointwise"])
-def test_swapping_the_answers_turns_the_sign_and_nothing_else(settings: LabelSettings, local: LocalEngine) -> None:
-    """With a real model, whose odds nobody made up."""
-    settings = settings.model_copy(update={"ground_tokens": 6})
-    texts = [("Yes.", "No, thank you."), ("4", "2 + 2 = 5"), ("short", "a much longer reply of many words")]
-
-    def candidates(swap: bool) -> list[Candidates]:
-        ordered = [(b, a) if swap else (a, b) for a, b in texts]
-        return [Candidates(f"{n}", 0, CONVERSATION, a, b, BOTH.principles) for n, (a, b) in enumerate(ordered)]
-
-    for one, other in zip(
-        label_pairs(candidates(swap=False), local, settings, seed=0),
-        label_pairs(candidates(swap=True), local, settings, seed=0),
-        strict=True,
-    ):
-        straight, swapped = pair(one), pair(other)
-        assert (straight.chosen, straight.rejected) == (swapped.chosen, swapped.rejected)
-        assert straight.p_chosen == pytest.approx(swapped.p_chosen, abs=1e-6)
-        margins = [sum(c.margin_nats for c in each.comparisons) for each in (straight, swapped)]
-        assert margins[0] == pytest.approx(-margins[1], abs=1e-5)
 
 
 # ---- what a run says of its labeller
@@ -343,6 +309,7 @@ def test_the_labellers_quality_worked_out_by_hand() -> None:
             "chosen": chosen,
             "rejected": rejected,
             "chosen_source": source,
+            "rejected_source": "revision" if source == "draft" else "draft",
             "p_chosen": p,
             "margin_nats": abs(sum(margins) / 2),
             "method": "letters",
@@ -359,23 +326,31 @@ def test_the_labellers_quality_worked_out_by_hand() -> None:
         found("b", "no", "much longer", "draft", 0.5, (0.5, -2.5)),  # 9 shorter, same slot
         found("c", "same", "size", "revision", 1.0, (4.0, 2.0)),
     ]
-    entries = [
-        LedgerEntry(uid="d", outcome=Outcome.KEPT, reason="undecided"),
-        LedgerEntry(uid="e", outcome=Outcome.KEPT, reason="nothing to change"),
-    ]
-    quality = label_quality(pairs, entries)
-    assert (quality.method, quality.pairs, quality.undecided, quality.undecided_share) == ("letters", 3, 1, 0.25)
+    undecided = UndecidedRecord(
+        uid="d",
+        prompt=CONVERSATION,
+        margin_nats=0.0,
+        method="letters",
+        principle_ids=("kind",),
+        first="one",
+        second="other",
+        first_source="revision",
+        second_source="draft",
+        reason="the judge does not know",
+    )
+    quality = label_quality(pairs, [undecided])
+    assert (quality.method, quality.pairs, quality.undecided, quality.undecided_share) == ("letters", 3, 1, Share.of(1, 4))
     assert quality.mean_margin_nats == pytest.approx((1.5 + 1.0 + 3.0) / 3)
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     assert quality.mean_entropy_bits == pytest.approx((entropy + 1.0 + 0.0) / 3)
-    assert quality.draft_won_share == pytest.approx(1 / 3)
-    assert quality.longer_won_share == 0.5
+    assert quality.draft_won_share == Share.of(1, 3)
+    assert quality.longer_won_share == Share.of(1, 2)
     assert quality.mean_length_gap_characters == pytest.approx((5 - 9 + 0) / 3)
-    assert quality.same_slot_share == pytest.approx(1 / 3)
+    assert quality.same_slot_share == Share.of(1, 3)
     assert quality.mean_mass_outside == pytest.approx(0.05)
 
 
 def test_where_there_is_nothing_to_measure_nothing_is_claimed() -> None:
-    quality = label_quality([])
-    assert (quality.pairs, quality.undecided) == (0, 0)
-    assert {value for name, value in quality if name not in ("pairs", "undecided")} == {None}
+    quality = label_quality([]).model_dump()
+    assert (quality.pop("pairs"), quality.pop("undecided")) == (0, 0)
+    assert not any(quality.values())

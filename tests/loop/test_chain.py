@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -10,7 +11,8 @@ from checkpoints import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engines.base import GenerationRequest, RequestFailure, SamplingParams
+from cai.engines.base import GenerationRequest, GenerationResult, RequestFailure, SamplingParams
+from cai.engines.immediate import ImmediateStream
 from cai.engines.local import LocalEngine
 from cai.engines.scripted import ScriptedEngine
 from cai.loop import LoopEvent, LoopSettings, noise_key, run_loop, tidy_revision
@@ -232,6 +234,37 @@ def test_a_critique_starts_when_its_own_draft_ends_and_not_the_last() -> None:
     assert [record.uid for record in records] == ["i0", "i1", "i2", "i3"]
     stages = [request.noise_key.split("/")[-2] for request in engine.asked if isinstance(request, GenerationRequest)]
     assert stages.index("revision") < max(place for place, stage in enumerate(stages) if stage == "draft")
+
+
+class Steady(ScriptedEngine):
+    """A policy whose answers come one by one, closer together than anybody's patience."""
+
+    def stream(self) -> ImmediateStream:
+        return SteadyStream(self.answered)
+
+
+class SteadyStream(ImmediateStream):
+    def results(self, patience_s: float | None = None) -> Iterator[tuple[int, GenerationResult]]:
+        for answer in super().results(patience_s):
+            time.sleep(0.02)
+            yield answer
+
+
+def test_a_model_whose_answers_keep_coming_does_not_keep_the_other_s_waiting() -> None:
+    """All drafts used to be read before the first critique, which had been there, unread and so on no disk, for seconds."""
+    events: list[str] = []
+    records = run_loop(
+        make_items(60),
+        ONE,
+        Steady({"": "a draft"}),
+        ScriptedEngine({"Is it kind?": "Nothing to change."}),
+        SETTINGS,
+        seed=0,
+        on_event=lambda event: events.append(event.stage),
+    )
+    assert len(list(records)) == 60
+    assert events.index("critique") < 40
+    assert events.count("draft") == events.count("critique") == 60
 
 
 def test_items_are_read_as_they_are_needed() -> None:

@@ -1,106 +1,22 @@
-"""The gate: what it asks, what it turns down, what a retry is, and that nothing it turned down is ever used."""
+"""The gate: what it turns down, what becomes of it, and that nothing it turned down is ever used."""
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 
 import pytest
+from gate_judges import DRAFT, GATE, HARM, HELP, KIND, LIBRARY, ONE, RETRY, Judge, check, only, run, two_rounds
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.data.rows import sft_records, sft_rows
-from cai.engines.base import GenerationRequest, RequestFailure, SamplingParams, ScoreRequest
+from cai.engines.base import GenerationRequest
 from cai.engines.scripted import ScriptedEngine
 from cai.labels import LabelSettings, run_labels
 from cai.loop import GateSettings, LoopSettings, gate_problems, gate_tally, run_loop
-from cai.records import FailureRecord, GateCheck, Item, LedgerEntry, Outcome, PreferenceRecord, RevisionRecord, Verdict
+from cai.records import Item, Outcome, RevisionRecord, Verdict
 from constitution.messages import user
-from constitution.schema import Constitution, Principle
-
-KIND = Principle(id="kind", principle="Be kind.", critique_request="Is it kind?", revision_request="Make it kind.")
-BRIEF = Principle(id="brief", principle="Be brief.", critique_request="Is it brief?", revision_request="Make it brief.")
-HELP = Principle(id="help", principle="Help.", critique_request="Does it help?", revision_request="Make it help.")
-HARM = Principle(id="harm", principle="No harm.", critique_request="Is it harmless?", revision_request="Make it harmless.")
-LIBRARY = Constitution(name="library", principles=(KIND, BRIEF, HELP, HARM))
-ONE = Constitution(name="one", principles=(KIND,))
-GATE = GateSettings(helpfulness="help", harm="harm", tolerance_nats=0.5)
-DRAFT = "a draft"
-
-Odds = Mapping[tuple[str, str], float]
-
-
-class Judge(ScriptedEngine):
-    """Criticises what `faulty` says, revises to the given texts in turn, and has odds for (text, principle id).
-
-    A text that is not in the table has even odds under every principle.
-    """
-
-    def __init__(
-        self,
-        odds: Odds,
-        revisions: Sequence[str] | Callable[[GenerationRequest], str],
-        faulty: Callable[[str, str], bool] = lambda _text, _principle: True,
-        fails: Callable[[GenerationRequest | ScoreRequest], bool] = lambda _request: False,
-    ) -> None:
-        texts = iter(revisions) if not callable(revisions) else None
-        failure = RequestFailure("out_of_memory", "too big")
-
-        def answer(request: GenerationRequest) -> str | RequestFailure:
-            if fails(request):
-                return failure
-            if "Make it" in request.messages[-1].content:
-                return revisions(request) if callable(revisions) else next(texts or iter(()))
-            return "I see. " + ("Fault: so." if faulty(*judged(request)) else "Nothing to change.")
-
-        def score(request: ScoreRequest) -> Sequence[float] | RequestFailure:
-            return failure if fails(request) else (odds.get(judged(request), 0.0), 0.0)
-
-        super().__init__(answer, score)
-
-    def calls(self, stage: str) -> list[GenerationRequest]:
-        return [each for each in self.asked if isinstance(each, GenerationRequest) and f"/{stage}/" in each.noise_key]
-
-    @property
-    def scored(self) -> list[tuple[str, str]]:
-        return [judged(each) for each in self.asked if isinstance(each, ScoreRequest)]
-
-
-def judged(request: GenerationRequest | ScoreRequest) -> tuple[str, str]:
-    """(text, principle id) of a request for a critique."""
-    (principle,) = (p for p in LIBRARY.principles if str(p.critique_request) in request.messages[-1].content)
-    return request.messages[-2].content, principle.id
-
-
-def run(
-    judge: Judge,
-    gate: GateSettings | None = GATE,
-    *,
-    constitution: Constitution = ONE,
-    items: int = 1,
-    policy: ScriptedEngine | None = None,
-    seed: int = 0,
-    **settings: object,
-) -> list[RevisionRecord | FailureRecord]:
-    rows = [Item(uid=f"i{n}", messages=(user(f"question {n}"),)) for n in range(items)]
-    loop = LoopSettings.model_validate({"gate": gate, **settings})
-    drafts = policy or ScriptedEngine({"": DRAFT})
-    return list(run_loop(rows, constitution, drafts, judge, loop, seed=seed, library=LIBRARY))
-
-
-def only(records: Sequence[RevisionRecord | FailureRecord]) -> RevisionRecord:
-    (record,) = records
-    assert isinstance(record, RevisionRecord), record
-    return record
-
-
-def check(principle: str, role: str, before: float, after: float, *, worse: bool) -> GateCheck:
-    return GateCheck.model_validate(
-        {"principle_id": principle, "role": role, "before_nats": before, "after_nats": after, "worse": worse}
-    )
-
+from constitution.schema import Constitution
 
 # ---- what is turned down
 
@@ -138,18 +54,6 @@ def later_undoes_earlier() -> Judge:
     """Round 0 mends kindness, round 1 makes it brief and rude again."""
     odds = {(DRAFT, "kind"): -3.0, ("kind", "kind"): 3.0, ("curt", "kind"): -2.0, ("curt", "brief"): 3.0}
     return Judge(odds, ["kind", "curt"])
-
-
-def two_rounds() -> tuple[Constitution, int]:
-    """A constitution of two, and a seed that draws kindness first and brevity second."""
-    from constitution.selection import select_principle
-
-    both = Constitution(name="both", principles=(KIND, BRIEF))
-    for seed in count():
-        drawn = [select_principle(both, seed=seed, uid="i0", round=number) for number in (0, 1)]
-        if [each.id for each in drawn if each] == ["kind", "brief"]:
-            return both, seed
-    raise AssertionError("unreachable")
 
 
 def test_a_later_principle_may_not_undo_what_an_earlier_one_mended() -> None:
@@ -217,105 +121,13 @@ def test_a_sure_judge_may_waver_a_little_but_not_a_lot(after: float, let_in: boo
     assert record.changed == let_in
 
 
-# ---- what is asked
-
-
-def test_the_gate_off_asks_exactly_what_the_loop_asked_before_there_was_one() -> None:
-    """The digest was made by the loop without a gate; equal keys mean that nothing in a run folder is asked again."""
-    both, _ = two_rounds()
-    judge = Judge({}, lambda request: f"{request.messages[-4].content}+")
-    run(judge, None, constitution=both, rounds=3, items=4, replicas=2)
-    assert len(judge.asked) == 48
-    keys = "".join(sorted(judge.request_key(each) for each in judge.asked))
-    assert hashlib.sha256(keys.encode()).hexdigest()[:16] == "728bdff23f9de946"
-
-
-def test_the_gate_only_adds_calls_and_all_of_them_are_its_own() -> None:
-    def keys(gate: GateSettings | None) -> list[str]:
-        judge = Judge({}, lambda request: f"{request.messages[-4].content}+")
-        run(judge, gate, constitution=two_rounds()[0], rounds=3, items=4)
-        loop = [*judge.calls("critique"), *judge.calls("revision")]
-        assert len(loop) + len(judge.calls("gate")) + len(judge.scored) == len(judge.asked)
-        return [judge.request_key(each) for each in loop]
-
-    assert keys(GATE) == keys(None)
-
-
-def test_a_text_is_judged_once_under_each_principle_and_a_greedy_critique_is_its_ground() -> None:
-    both, seed = two_rounds()
-    judge = Judge({}, ["one", "two"])
-    run(judge, constitution=both, rounds=2, seed=seed)
-    assert sorted(judge.scored) == sorted(set(judge.scored))
-    assert set(judge.scored) == {(t, p) for t in (DRAFT, "one", "two") for p in ("kind", "help", "harm")} | {
-        ("one", "brief"),
-        ("two", "brief"),
-    }
-    grounds = [judged(each) for each in judge.calls("gate")]
-    assert (DRAFT, "kind") not in grounds
-    assert ("one", "brief") not in grounds
-    assert len(grounds) == len(judge.scored) - 2
-
-
-def test_the_ground_of_a_sampled_critique_is_not_compared_with_a_greedy_one() -> None:
-    judge = Judge({}, ["new"])
-    run(judge, critique=SamplingParams(temperature=1.0))
-    assert (DRAFT, "kind") in [judged(each) for each in judge.calls("gate")]
-
-
-@pytest.mark.parametrize("revision", [DRAFT, "Revision:"])
-def test_a_revision_that_is_the_same_or_empty_costs_no_verdict(revision: str) -> None:
-    judge = Judge({}, [revision])
-    record = only(run(judge))
-    assert record.final == DRAFT
-    assert not judge.scored
-    assert (record.rounds[0].gate is None) == (revision != DRAFT)
-
-
-def test_all_items_of_a_chunk_are_judged_in_one_batch() -> None:
-    batches: list[int] = []
-
-    class Counted(Judge):
-        def score(self, requests: Sequence[ScoreRequest]):  # type: ignore[no-untyped-def]
-            batches.append(len(requests))
-            return super().score(requests)
-
-    run(Counted({}, lambda request: "new"), items=5)
-    assert batches == [5 * 3 * 2]
-
-
-def test_revisions_without_a_critique_pass_the_gate_as_well() -> None:
-    judge = Judge({(DRAFT, "kind"): 1.0, ("worse", "kind"): -1.0}, ["worse"])
-    record = only(run(judge, critique_free=True))
-    assert record.final == DRAFT
-    assert record.gate_closed
-    assert not record.unmended, "nobody found a fault in this draft"
-
-
-def test_the_labels_of_one_round_ask_for_nothing_that_the_gate_has_asked() -> None:
-    judge = Judge({(DRAFT, "kind"): -3.0, ("new", "kind"): 3.0}, ["new"])
-    record = only(run(judge))
-
-    def content(request: GenerationRequest | ScoreRequest) -> object:
-        return (request.messages, request.params if isinstance(request, GenerationRequest) else request.response_prefix)
-
-    known = [content(each) for each in judge.asked]
-    before = len(judge.asked)
-    (label,) = run_labels([record], LIBRARY, judge, LabelSettings(), seed=0)
-    assert isinstance(label, PreferenceRecord)
-    assert label.margin_nats == 6.0
-    labelling = [content(each) for each in judge.asked[before:]]
-    assert len(labelling) == 3
-    assert all(each in known for each in labelling)
-
-
 # ---- what becomes of it
 
 
 def kept(record: RevisionRecord) -> str:
-    (entry,) = run_labels([record], LIBRARY, Judge({}, []), LabelSettings(), seed=0)
-    assert isinstance(entry, LedgerEntry)
-    assert entry.outcome is Outcome.KEPT
-    return entry.reason
+    (made,) = run_labels([record], LIBRARY, [Judge({}, [])], LabelSettings(), seed=0)
+    assert made.entry.outcome is Outcome.KEPT
+    return made.entry.reason
 
 
 def test_a_row_whose_only_revision_was_turned_down_is_kept_for_that_reason_and_teaches_nothing() -> None:
@@ -335,88 +147,6 @@ def test_a_draft_with_nothing_to_change_is_learned() -> None:
     record = only(run(Judge({}, [], lambda _text, _principle: False)))
     assert kept(record) == "nothing to change"
     assert [each.reply for each in sft_records([record])] == [DRAFT]
-
-
-# ---- retries
-
-
-RETRY = GATE.model_copy(update={"on_reject": "retry", "retries": 3})
-
-
-def test_a_retry_draws_the_revision_again_with_noise_of_its_own_until_one_is_let_in() -> None:
-    odds = {("bad", "kind"): -5.0, ("worse", "kind"): -6.0, ("fine", "kind"): 1.0}
-    judge = Judge(odds, ["bad", "worse", "fine"])
-    record = only(run(judge, RETRY))
-    assert record.final == "fine"
-    ruling = record.rounds[0].gate
-    assert ruling is not None
-    assert (ruling.accepted, ruling.retries) == (True, 2)
-    assert [each.revision for each in ruling.rejected] == ["bad", "worse"]
-    (first,) = judge.calls("revision")
-    retries = judge.calls("retry")
-    assert first.params.temperature == 0.0
-    assert [each.noise_key for each in retries] == ["0/i0/0/retry/0.1", "0/i0/0/retry/0.2"]
-    assert {each.params.temperature for each in retries} == {RETRY.retry_temperature}
-    assert all(each.messages == first.messages for each in retries)
-
-
-def test_a_sampled_revision_is_drawn_again_at_its_own_temperature() -> None:
-    judge = Judge({("bad", "kind"): -5.0}, ["bad", "fine"])
-    run(judge, RETRY, revision=SamplingParams(temperature=1.25))
-    assert [each.params.temperature for each in judge.calls("retry")] == [1.25]
-
-
-def test_when_every_retry_is_turned_down_the_draft_stays() -> None:
-    judge = Judge({("bad", "kind"): -5.0}, ["bad", "bad", "", "bad"])
-    record = only(run(judge, RETRY))
-    assert (record.final, record.changed) == (DRAFT, False)
-    ruling = record.rounds[0].gate
-    assert ruling is not None
-    assert (ruling.accepted, ruling.retries) == (False, 3)
-    assert [each.revision for each in ruling.rejected] == ["bad", "bad", "", "bad"]
-    assert "empty revision" in ruling.rejected[2].note
-    assert judge.scored.count(("bad", "kind")) == 1
-
-
-def test_only_what_was_turned_down_is_drawn_again() -> None:
-    def revise(request: GenerationRequest) -> str:
-        return "bad" if "/i1/" in request.noise_key and "/revision/" in request.noise_key else f"fine {request.noise_key}"
-
-    judge = Judge({("bad", "kind"): -5.0}, revise)
-    records = run(judge, RETRY, items=3)
-    assert [each.noise_key for each in judge.calls("retry")] == ["0/i1/0/retry/0.1"]
-    assert [r.final for r in records if isinstance(r, RevisionRecord)] == [
-        "fine 0/i0/0/revision/0",
-        "fine 0/i1/0/retry/0.1",
-        "fine 0/i2/0/revision/0",
-    ]
-
-
-# ---- failures
-
-
-@pytest.mark.parametrize("kind", [GenerationRequest, ScoreRequest])
-def test_a_verdict_that_cannot_be_had_fails_its_item_alone(kind: type[GenerationRequest | ScoreRequest]) -> None:
-    def fails(request: GenerationRequest | ScoreRequest) -> bool:
-        asked = isinstance(request, kind) and request.messages[0] == user("question 1")
-        return asked and (not isinstance(request, GenerationRequest) or "/gate/" in request.noise_key)
-
-    records = run(Judge({}, lambda _request: "new", fails=fails), items=3, rounds=2)
-    failure = records[1]
-    assert isinstance(failure, FailureRecord)
-    assert (failure.uid, failure.stage, failure.cause) == ("i1", "gate", "out_of_memory")
-    assert [r.final for r in records if isinstance(r, RevisionRecord)] == ["new", "new"]
-
-
-def test_a_retry_that_cannot_be_drawn_fails_its_item_alone() -> None:
-    def fails(request: GenerationRequest | ScoreRequest) -> bool:
-        return isinstance(request, GenerationRequest) and "/i0/0/retry/" in request.noise_key
-
-    judge = Judge({("bad", "kind"): -5.0}, lambda _request: "bad", fails=fails)
-    first, second = run(judge, RETRY, items=2)
-    assert isinstance(first, FailureRecord)
-    assert (first.stage, first.cause) == ("retry", "out_of_memory")
-    assert only([second]).gate_closed
 
 
 # ---- whatever the verdicts

@@ -76,7 +76,7 @@ def serve_hub(repositories: Path, gated: frozenset[str] = frozenset()) -> Genera
     """
     handler = type("Hub", (_Hub,), {"repositories": repositories, "gated": gated})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:

@@ -26,6 +26,9 @@ def test_a_wheel_brings_principles_templates_the_demo_and_the_adapter(tmp_path: 
         "assert Path(cai.__file__).is_relative_to(Path.cwd()), cai.__file__\n"
         "inputs = read_inputs(read_config(demo_config(), (), {}).config.model_copy(update={'feedback': None}))\n"
         "from cai.models.resolving import shipped_adapter; assert (shipped_adapter() / 'adapter_model.safetensors').is_file()\n"
+        "from cai.evaluation.suite_reading import read_suites, shipped_suites\n"
+        "assert len(read_suites([*shipped_suites()])) == 7\n"
+        "from cai.evaluation.exporting import export_tasks; export_tasks(read_suites(['harm']), 'inspect', Path('tasks'))\n"
         "print(len(inputs.items), len(inputs.constitution.principles))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=installed, capture_output=True, text=True, check=False)

@@ -54,7 +54,8 @@ class Place:
         principles.write_text(yaml.safe_dump({"name": "mine", "principles": list(case.principles)}))
         prompts.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in case.prompts))
         source = {"path": str(prompts), "tags": ["claims"]}
-        settings = {"constitution": [str(principles)], "dpo": None, **case.settings}
+        # To the last bit: the runs are compared by their bytes.
+        settings = {"constitution": [str(principles)], "dpo": None, "engine": {"exact": True}, **case.settings}
         return read_inputs(read_config(write_config(self.folder, self.model, source, **settings), (), {}).config)
 
     def do(self, case: Case, until: Stage = Stage.EXPORT) -> RunSummary:

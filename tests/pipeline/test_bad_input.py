@@ -128,7 +128,7 @@ def test_an_empty_prompts_file_is_refused(tmp_path: Path, llama: Path) -> None:
 
 
 def test_two_samples_without_a_second_draft_are_refused(tmp_path: Path, llama: Path) -> None:
-    config = write_config(tmp_path, llama, write_prompts(tmp_path / "p.jsonl"), labels={"candidates": "two_samples"})
+    config = write_config(tmp_path, llama, write_prompts(tmp_path / "p.jsonl"), labels={"candidates": "samples"})
     with pytest.raises(ProblemList, match=r"loop\.replicas: 2"):
         read_config(config, (), {})
 

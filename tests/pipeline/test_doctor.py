@@ -179,7 +179,7 @@ def test_a_manifest_edited_by_hand_is_found_and_written_anew(place: Path) -> Non
 def test_other_versions_of_program_and_libraries_are_notes(place: Path) -> None:
     with RunFolder.open(place / "run") as folder:
         manifest = folder.manifest
-        manifest["environment"]["torch"] = "1.0"
+        manifest["packages"]["torch"] = "1.0"
         folder.write_manifest(manifest | {"program": "0.0.1"})
     found = examine(place / "run")
     assert found.is_sound

@@ -18,7 +18,7 @@ from cai.cli.summary import print_summary, summary_json
 from cai.config import read_config
 from cai.errors import CaiError
 from cai.pipeline import RunSummary, open_session, read_inputs, run
-from cai.pipeline.exporting import pairs
+from cai.pipeline.exporting import review_of
 from cai.pipeline.learning import anchors
 from cai.records import Outcome, RecordKind, RevisionRecord, Stage
 
@@ -96,8 +96,8 @@ def test_the_gate_of_a_real_model_lets_in_and_turns_down_and_every_row_has_its_o
     closed = {record.uid for record in records if record.gate_closed}
     assert summary.reasons[Outcome.KEPT, "the gate rejected the revision"] == len(closed) > 0
     with open_session(read_inputs(read_config(config, (), {}).config)) as session:
-        assert not closed & {pair.uid for pair in pairs(session)}
-        assert not closed & {anchor.uid for anchor in anchors(session)}
+        assert not closed & {pair.uid for pair in review_of(session).pairs_of(session.folder)}
+        assert not closed & {anchor.uid for anchor in anchors(session, review_of(session))}
 
 
 def test_no_data_set_holds_a_text_that_the_gate_turned_down_for_that_row(straight: tuple[Path, RunSummary]) -> None:

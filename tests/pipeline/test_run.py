@@ -12,7 +12,7 @@ from whole_runs import cai, output_files, write_config, write_prompts
 from cai.config import read_config
 from cai.evaluation.results import EvaluationResult
 from cai.pipeline import RunSummary, open_session, read_inputs, run
-from cai.pipeline.exporting import pairs
+from cai.pipeline.exporting import review_of
 from cai.pipeline.learning import anchors
 from cai.records import EVALUATION, FailureRecord, Outcome, RecordKind, RevisionRecord, Stage
 
@@ -202,10 +202,10 @@ def test_the_reply_that_was_rejected_is_no_anchor_when_two_samples_are_compared(
         llama,
         write_prompts(tmp_path / "prompts.jsonl", 16),
         loop={"replicas": 2, "draft": {"max_tokens": 12}, "critique": {"max_tokens": 12}, "revision": {"max_tokens": 12}},
-        labels={"candidates": "two_samples", "principles": "applicable", "ground_tokens": 8, "min_margin_nats": 0.0},
+        labels={"candidates": "samples", "principles": "applicable", "ground_tokens": 8, "min_margin_nats": 0.0},
     )
     with open_session(read_inputs(read_config(config, (), {}).config)) as session:
         run(session, until=Stage.LABEL)
-        with_pair = {pair.uid for pair in pairs(session)}
+        with_pair = {pair.uid for pair in review_of(session).pairs_of(session.folder)}
         assert with_pair
-        assert not with_pair & {anchor.uid for anchor in anchors(session)}
+        assert not with_pair & {anchor.uid for anchor in anchors(session, review_of(session))}

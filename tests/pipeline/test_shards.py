@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_runs import write_scripted_run
-from whole_runs import cai
+from whole_runs import cai, cai_here
 
 from cai.config import read_config
 from cai.errors import ConfigError, ProblemList, StoreError
@@ -68,7 +68,7 @@ def test_what_names_no_part_of_a_whole_is_refused(text: str) -> None:
         Shard.parse(text)
 
 
-@pytest.mark.parametrize("changes", [{}, {"loop": {"replicas": 2}, "labels": {"candidates": "two_samples"}}])
+@pytest.mark.parametrize("changes", [{}, {"loop": {"replicas": 2}, "labels": {"candidates": "samples"}}])
 def test_merged_shards_equal_the_run_of_all_rows(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = write_scripted_run(tmp_path, **changes)
     straight = complete(config, f"run={tmp_path / 'straight'}").folder
@@ -158,13 +158,13 @@ def test_another_run_is_not_merged_over(tmp_path: Path) -> None:
     assert contents(taken) == before
 
 
-def test_a_shard_of_another_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_shard_of_a_newer_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
     shards = made(write_scripted_run(tmp_path), 2)
     with RunFolder.open(tmp_path / "run") as folder:
         with sqlite3.connect(shards[1] / "run.sqlite") as connection:
-            connection.execute("PRAGMA user_version = 1")
+            connection.execute("PRAGMA user_version = 9")
         connection.close()
-        with pytest.raises(StoreError, match="of schema 1"):
+        with pytest.raises(StoreError, match="newer version"):
             folder.join(shards)
         assert folder.stage(Stage.GENERATE) is None
 
@@ -188,6 +188,6 @@ def test_shards_and_merge_on_the_command_line(tmp_path: Path) -> None:
     done = cai("merge", tmp_path / "run", *shards)
     assert done.returncode == 0, done.stderr
     assert "60 input rows from 2 shards" in done.stdout
-    done = cai("export", config)
+    done = cai_here("export", config)
     assert done.returncode == 3, done.stderr
     assert (tmp_path / "run" / "datasets" / "sft.jsonl").is_file()

@@ -34,6 +34,7 @@ TOPICS = {
     "actions by agents": {
         "ask-before-the-irreversible",
         "least-privilege",
+        "no-secret-in-a-call",
         "report-honestly",
         "stop-when-told",
         "instructions-in-data",

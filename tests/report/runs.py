@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cai.evaluation.results import AnswerPair, BehaviourRow, EvaluationResult, Showcase
-from cai.evaluation.statistics import mcnemar_p, wilson_interval
 from cai.evaluation.suites import Kind
-from cai.labels.quality import label_quality
+from cai.labels.exam import examine
+from cai.labels.human_labels import HumanPair, HumanSet, compare_with_people
+from cai.labels.quality import LabelQuality, label_quality
+from cai.labels.settings import HumanLabelSettings, LabelSettings
 from cai.records import (
     EVALUATION,
+    ComparisonRecord,
     FailureRecord,
     Item,
     LedgerEntry,
@@ -24,10 +27,12 @@ from cai.records import (
     Stage,
     Verdict,
 )
+from cai.statistics import sign_flip_p, wilson_interval
 from cai.store import RunFolder, StoredCall
 from cai.training.results import DroppedRow, TrainingResult
 from constitution.messages import assistant, system, user
-from constitution.schema import Constitution, Principle
+from constitution.schema import Constitution, Principle, PrincipleTest
+from tests.labels.judges import pointwise_judge
 
 CONSTITUTION = Constitution(
     name="honesty and care",
@@ -138,10 +143,43 @@ def preference(record: RevisionRecord, n: int) -> PreferenceRecord:
         chosen=record.final,
         rejected=record.draft,
         chosen_source="revision",
+        rejected_source="draft",
         p_chosen=1 / (1 + math.exp(-margin)),
         margin_nats=margin,
         method="pointwise",
-        principle_ids=(record.rounds[0].principle_id,),
+        principle_ids=(record.rounds[0].principle_id, "quiet-style"),
+        comparisons=tuple(
+            ComparisonRecord(uid=record.uid, principle_id=name, method="pointwise", order="none", margin_nats=nats)
+            for name, nats in ((record.rounds[0].principle_id, 2 * margin + 1 - n % 3), ("quiet-style", n % 3 - 1.0))
+        ),
+    )
+
+
+def labeller_figures(pairs: Sequence[PreferenceRecord]) -> LabelQuality:
+    """Of the pairs, and of an examination and a comparison with people, whose judge goes by the number in a reply."""
+    judge = pointwise_judge(lambda reply: float(reply.split()[0]))
+    tested = CONSTITUTION.model_copy(
+        update={
+            "principles": tuple(
+                principle.model_copy(
+                    update={"tests": tuple(PrincipleTest(prompt="q", better="2", worse=f"{k}") for k in (1, n))}
+                )
+                for n, principle in enumerate(CONSTITUTION.principles)
+            )
+        }
+    )
+    people = [
+        HumanPair(f"human-{n}", (user(f"question {n}"),), f"{n % 7} and more", "3.5", float(n % 7 + n * 31 % 5 > 5))
+        for n in range(160)
+    ]
+    human = HumanSet("people.jsonl", 162, tuple(people), 2, ("people.jsonl:7: an answer is empty",), "")
+    settings, asked = LabelSettings(), HumanLabelSettings(path="people.jsonl")
+    return label_quality(pairs).model_copy(
+        update={
+            "exam": examine(tested, [judge], settings, seed=0),
+            "human": compare_with_people(human, CONSTITUTION, [judge], settings, asked, seed=0),
+            "weak_labels_allowed": ("on the principles' own tests, it is right in 4 of 8, no more than a coin",),
+        }
     )
 
 
@@ -167,7 +205,7 @@ def behaviour(
         difference=change,
         difference_low=max(-1.0, change - half),
         difference_high=min(1.0, change + half),
-        mcnemar_p=mcnemar_p(max(0, bad[0] - bad[1]), max(0, bad[1] - bad[0])),
+        mcnemar_p=sign_flip_p([1.0] * abs(bad[1] - bad[0]) + [0.0], [str(k) for k in range(abs(bad[1] - bad[0]) + 1)]),
         broken_before=broken[0] / n,
         broken_after=broken[1] / n,
     )
@@ -297,7 +335,7 @@ def build_finished(path: Path, *, items: int = 60, answers: int = 40, steps: int
             trained_rows=len(pairs) - 1,
             anchors=9,
             dropped=(DroppedRow(uid=pairs[0].uid, replica=0, kind="pair", reason="overlong", detail="2,000 tokens"),),
-            layout="shared",
+            path="blocks",
             dtype="bfloat16",
             reference_computed=80,
             first_metrics={"loss": 0.69},
@@ -310,7 +348,7 @@ def build_finished(path: Path, *, items: int = 60, answers: int = 40, steps: int
         with folder.transaction():
             folder.put_records(RecordKind.PREFERENCE, pairs)
             folder.settle(entries)
-            folder.put_stage(Stage.LABEL, "l", label_quality(pairs, entries).model_dump(mode="json"))
+            folder.put_stage(Stage.LABEL, "l", labeller_figures(pairs).model_dump(mode="json"))
             files = {"sft": ["datasets/sft.jsonl"], "preferences": ["datasets/preferences.jsonl"]}
             folder.put_stage(Stage.EXPORT, "x", {"files": files, "rows": {"sft": len(records), "preferences": len(pairs)}})
             folder.put_stage(Stage.DPO, "d", training.as_json())

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cai.records import Outcome, RecordKind, RevisionRecord, Stage, Verdict
-from cai.report import collect, write_report
+from cai.records import Outcome, PreferenceRecord, RecordKind, RevisionRecord, Round, Stage, UndecidedRecord, Verdict
+from cai.report import ReportData, collect, render_report, write_report
 from cai.report.collecting import read_metrics
+from cai.report.transcript_rows import Context, transcript_row
 from cai.store import RunFolder
+from constitution.messages import user
+from tests.report.packed import PackedRow, packed_rows
 from tests.report.runs import CONSTITUTION, build_finished, build_started, metrics, revision
 from tests.report.runs import item as built_item
 
@@ -46,10 +49,16 @@ def test_a_ledger_that_somebody_changed_by_hand_is_said_not_to_balance(tmp_path:
         assert "DOES NOT BALANCE" in write_report(folder, tmp_path / "report.html").read_text()
 
 
+def listed(data: ReportData) -> list[PackedRow]:
+    return packed_rows(render_report(data), "transcripts")
+
+
 def test_use_of_principles_is_counted_over_all_transcripts_also_those_left_out(finished: Path) -> None:
     with RunFolder.open(finished, read_only=True) as folder:
-        data = collect(folder, max_transcripts=3)
+        data = collect(folder, budget_bytes=2000)
         rounds = [each for record in folder.records(RecordKind.REVISION, RevisionRecord) for each in record.rounds]
+    assert data.transcripts is not None
+    assert data.transcripts.shown < data.transcripts.total
     assert data.constitution is not None
     assert [each.id for each in data.constitution.principles] == [principle.id for principle in CONSTITUTION.principles]
     for each in data.constitution.principles:
@@ -62,23 +71,62 @@ def test_use_of_principles_is_counted_over_all_transcripts_also_those_left_out(f
 def test_a_sample_of_transcripts_keeps_their_order_does_not_change_and_grows_by_adding(finished: Path) -> None:
     with RunFolder.open(finished, read_only=True) as folder:
         order = [record.uid for record in folder.records(RecordKind.REVISION, RevisionRecord)]
-        few, same, more = ([t.record.uid for t in collect(folder, max_transcripts=size).transcripts] for size in (10, 10, 25))
-        assert collect(folder, max_transcripts=10).transcripts_total == len(order)
+        few, same, more, whole = ([row.name for row in listed(collect(folder, budget_bytes=b))] for b in (2e3, 2e3, 4e3, None))
     assert few == same == [uid for uid in order if uid in few]
-    assert len(few) == 10
-    assert set(few) < set(more)
+    assert set(few) < set(more) < set(whole)
+    assert whole == order
 
 
 def test_every_transcript_has_the_outcome_of_the_ledger_and_its_own_label(finished: Path) -> None:
     with RunFolder.open(finished, read_only=True) as folder:
         data = collect(folder)
-        outcomes = {(entry.uid, entry.replica): entry.outcome for entry in folder.ledger()}
-    for each in data.transcripts:
-        assert each.outcome is outcomes[each.record.uid, each.record.replica]
-        assert (each.label is not None) == (each.outcome is Outcome.PAIR)
-        assert each.label is None or each.label.uid == each.record.uid
+        outcomes = {entry.uid: entry.outcome for entry in folder.ledger()}
+        labels = {label.uid: label.p_chosen for label in folder.records(RecordKind.PREFERENCE, PreferenceRecord)}
+    for row in listed(data):
+        assert row.facets["outcome"] == [outcomes[row.name]]
+        assert row.facets["label"] == (["better"] if row.name in labels else ["none"])
+        assert row.name not in labels or f"chosen with probability {labels[row.name]:.2f}" in row.end
     assert data.labels is not None
     assert sum(data.labels.histogram) == data.labels.quality.pairs == data.ledger.counts[Outcome.PAIR]
+
+
+def test_what_got_worse_and_what_is_undecided_can_be_found(tmp_path: Path) -> None:
+    build_finished(tmp_path / "run", items=12)
+    with RunFolder.open(tmp_path / "run") as folder:
+        first, second, *others = folder.records(RecordKind.PREFERENCE, PreferenceRecord)
+        worse = first.model_copy(
+            update={"chosen": first.rejected, "rejected": first.chosen, "chosen_source": "draft", "rejected_source": "revision"}
+        )
+        undecided = UndecidedRecord(
+            **second.model_dump(include={"uid", "replica", "prompt", "margin_nats", "method", "principle_ids"}),
+            first=second.chosen,
+            second=second.rejected,
+            first_source="revision",
+            second_source="draft",
+            reason="the orders disagree",
+        )
+        folder.put_records(RecordKind.PREFERENCE, [worse, *others])
+        folder.put_records(RecordKind.UNDECIDED, [undecided])
+        rows = {row.name: row for row in listed(collect(folder))}
+    assert [name for name, row in rows.items() if row.facets["label"] == ["worse"]] == [first.uid]
+    assert [name for name, row in rows.items() if row.facets["label"] == ["undecided"]] == [second.uid]
+    assert "The label is undecided: the orders disagree" in rows[second.uid].end
+    assert rows[first.uid].tags == ["revised", "got worse"]
+
+
+def test_a_text_is_changed_by_a_principle_whose_revision_stands_and_says_something_else() -> None:
+    def round_of(n: int, revision: str | None) -> Round:
+        return Round(round=n, principle_id=f"p{n}", critique="c", verdict=Verdict.FAULT, revision=revision)
+
+    record = RevisionRecord(
+        uid="u",
+        messages=(user("q"),),
+        draft="one",
+        rounds=(round_of(0, None), round_of(1, "one"), round_of(2, "two"), round_of(3, "two")),
+    )
+    row = transcript_row(record, Context({}, {}, {}))
+    assert row.facets["changed_by"] == ["p2"]
+    assert row.facets["principle"] == ["p0", "p1", "p2", "p3"]
 
 
 def test_only_stages_of_the_configuration_are_named_and_only_finished_ones_as_finished(tmp_path: Path) -> None:
@@ -141,7 +189,7 @@ def test_a_record_of_several_replicas_finds_its_own_outcome(tmp_path: Path) -> N
         data = collect(folder)
     assert data.ledger.balanced
     assert data.ledger.expected_rows == 8
-    assert [(t.record.uid, t.record.replica) for t in data.transcripts] == [(r.uid, r.replica) for r in records]
+    assert [row.name for row in listed(data)] == [f"{r.uid}/{r.replica}" if r.replica else r.uid for r in records]
 
 
 def test_reporting_needs_no_model_library() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.report.diffs import word_diff
+from cai.diffs import word_diff
 
 ALPHABET = st.sampled_from(
     [

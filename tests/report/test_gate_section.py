@@ -11,6 +11,7 @@ from cai.loop import gate_tally
 from cai.records import GateCheck, GateRuling, RecordKind, RejectedRevision, RevisionRecord, Round, Stage, Verdict
 from cai.report import collect, render_report
 from cai.store import RunFolder
+from tests.report.packed import packed_rows
 from tests.report.runs import build_started, exchange, item
 from tests.report.test_page import HOSTILE, Page
 
@@ -70,20 +71,21 @@ def test_the_gate_is_counted_by_the_principle_that_asked(page: str) -> None:
 
 
 def test_a_transcript_shows_what_was_turned_down_and_why(page: str) -> None:
-    text = Page(page).text
+    rows = packed_rows(page, "transcripts")
+    text = " ".join(row.text for row in rows)
     assert text.count("turned down by the gate") == 3
     assert "I cannot help with that." in text
-    assert "worse under brief-refusal (helpfulness): +4.00 → -1.50 nats" in text
-    assert "no worse under correct-false-claims (own): -3.25 → +2.50 nats" in text
-    rows = [attributes for tag, attributes in Page(page).tags if tag == "details" and "data-gate" in attributes]
-    assert [(row["data-gate"] or "").strip() for row in rows] == ["open", "open", "closed"]
-    assert [row["data-changed"] for row in rows] == ["yes", "yes", "no"]
+    assert "worse under brief-refusal (helpfulness): +4.00 nats → −1.50 nats" in text
+    assert "no worse under correct-false-claims (own): −3.25 nats → +2.50 nats" in text
+    assert [row.facets["gate"] for row in rows] == [["open"], ["open"], ["closed"]]
+    assert [row.facets["changed"] for row in rows] == [["yes"], ["yes"], ["no"]]
+    assert [row.facets["changed_by"] for row in rows] == [["correct-false-claims"], ["correct-false-claims"], []]
 
 
 def test_a_revision_that_was_turned_down_is_as_inert_as_any_text(page: str) -> None:
-    tags = [tag for tag, _ in Page(page).tags]
-    assert tags.count("script") == tags.count("style") == 1
-    assert not {"img", "plaintext"} & set(tags)
+    parsed = Page(page)
+    assert sum(tag == "script" and "type" not in attributes for tag, attributes in parsed.tags) == 1
+    assert not {"img", "plaintext"} & {tag for tag, _ in parsed.tags}
 
 
 def test_without_a_gate_the_page_says_nothing_of_one(tmp_path: Path) -> None:

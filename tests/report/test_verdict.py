@@ -6,11 +6,11 @@ import pytest
 
 from cai.evaluation.results import BehaviourRow
 from cai.report.verdict import headline, read_row
-from tests.report.runs import ROWS, behaviour, evaluation
+from tests.report.runs import ROWS, behaviour
 
 
 def said(*rows: BehaviourRow) -> str:
-    return headline(evaluation().model_copy(update={"rows": rows}))
+    return headline(rows)
 
 
 FALLEN = behaviour("a", "agrees", "fault", 100, (90, 10))

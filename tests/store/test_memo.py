@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,9 @@ from cai.engines.base import (
     ScoreResult,
     Scores,
 )
-from cai.errors import EngineError
-from cai.store import MemoisedEngine, RunFolder
-from cai.store.memo import SCORES_TOGETHER
+from cai.errors import EngineError, StoreError
+from cai.store import MemoisedEngine, RunFolder, StoredCall
+from cai.store.grouping import REQUESTS_TOGETHER
 from constitution.messages import user
 
 
@@ -113,6 +116,23 @@ def test_an_error_of_the_engine_keeps_what_was_finished(tmp_path: Path) -> None:
         assert run.usage()["draft"].calls == 3
 
 
+def test_when_a_commit_in_the_background_fails_the_next_call_says_so_and_is_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call that met the error used to be forgotten, though the disk may be in order again when the run is closed."""
+    monkeypatch.setattr("cai.store.calls.COMMIT_SECONDS", 0.02)
+    calls = [StoredCall(key, "generate", "draft", '"x"') for key in ("first", "second")]
+    with RunFolder.open(tmp_path / "run") as run, closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as other:
+        other.execute("ALTER TABLE calls RENAME TO away")
+        run.calls.add(calls[0])
+        time.sleep(0.3)
+        with pytest.raises(StoreError, match="no such table"):
+            run.calls.add(calls[1])
+        other.execute("ALTER TABLE away RENAME TO calls")
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as other:
+        assert other.execute("SELECT key FROM calls").fetchall() == [("first",), ("second",)]
+
+
 def test_an_engine_that_leaves_a_request_unanswered_is_found_out(tmp_path: Path) -> None:
     class Forgets(HashEngine):
         def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, GenerationResult]]:
@@ -176,12 +196,12 @@ class Batched(HashEngine):
             yield index, Scores(tuple(logp + last_bit for logp in result.logps), result.prompt_tokens)
 
 
-@pytest.mark.parametrize("broken_after", [1, 5, SCORES_TOGETHER, SCORES_TOGETHER + 7, 3 * SCORES_TOGETHER - 1])
+@pytest.mark.parametrize("broken_after", [1, 5, REQUESTS_TOGETHER, REQUESTS_TOGETHER + 7, 3 * REQUESTS_TOGETHER - 1])
 def test_scores_after_an_interruption_are_those_of_an_uninterrupted_run_to_the_last_bit(
     tmp_path: Path, broken_after: int
 ) -> None:
     """A killed run used to score what was left in batches of another make-up; one kill in a few changed a data set's bytes."""
-    requests = [ScoreRequest((user(f"p{n % 60}"),), (" A", " B")) for n in range(3 * SCORES_TOGETHER + 5)]
+    requests = [ScoreRequest((user(f"p{n % 700}"),), (" A", " B")) for n in range(3 * REQUESTS_TOGETHER + 5)]
     with RunFolder.open(tmp_path / "straight") as run:
         straight = dict(MemoisedEngine(Batched(tmp_path / "log-1", "0", 0), run).score(requests))
     with RunFolder.open(tmp_path / "broken") as run:

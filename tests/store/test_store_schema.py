@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cai.errors import StoreError
-from cai.records import FailureRecord, Item, LedgerEntry, Outcome, RevisionRecord
+from cai.records import FailureRecord, Item, LedgerEntry, Outcome, RecordKind, RevisionRecord
 from cai.store import RunFolder, StageResult
+from cai.store.pairing import Common, paired
 from constitution.messages import user
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -228,6 +230,21 @@ def test_a_run_of_the_first_schema_opens_and_is_brought_to_this_one(first_schema
         check_is_all_there(run)
 
 
+def test_a_database_brought_to_this_version_leaves_the_old_one_beside_it(first_schema: Path) -> None:
+    with RunFolder.open(first_schema, read_only=True):
+        assert not (first_schema / "run-schema-1.sqlite").exists()
+    with RunFolder.open(first_schema):
+        pass
+    with sqlite3.connect(first_schema / "run-schema-1.sqlite") as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert kept.execute("SELECT count(*) FROM calls").fetchone() == (3,)
+    before = (first_schema / "run-schema-1.sqlite").read_bytes()
+    with RunFolder.open(first_schema) as run:  # brought already: nothing is copied again
+        check_is_all_there(run)
+    assert (first_schema / "run-schema-1.sqlite").read_bytes() == before
+
+
 def test_a_reader_sees_a_run_of_the_first_schema_and_leaves_it_as_it_is(first_schema: Path) -> None:
     content = (first_schema / "run.sqlite").read_bytes()
     with RunFolder.open(first_schema, read_only=True) as run:
@@ -245,3 +262,22 @@ def test_a_ledger_of_the_first_schema_that_never_balanced_is_refused_and_kept(fi
     with sqlite3.connect(first_schema / "run.sqlite") as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("SELECT count(*) FROM calls").fetchone() == (3,)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_runs_of_the_first_schema_and_of_this_one_are_compared_whichever_comes_first(
+    first_schema: Path, tmp_path: Path, turned: bool
+) -> None:
+    """The second one used to be refused where the first was read."""
+    content = (first_schema / "run.sqlite").read_bytes()
+    shutil.copytree(first_schema, tmp_path / "new")
+    with RunFolder.open(tmp_path / "new"):
+        pass  # brought to this version
+    for other in (tmp_path / "new", first_schema):
+        runs = (other, first_schema) if turned else (first_schema, other)
+        with paired(*runs) as both:
+            assert both.items() == Common(4, 0, 0, 0)
+            assert both.records(RecordKind.REVISION) == Common(2, 0, 0, 0)
+            assert sum(rows for *_, rows in both.outcomes()) == 4
+    assert (first_schema / "run.sqlite").read_bytes() == content
+    assert not [path for path in first_schema.iterdir() if path.name.startswith("run-schema")]

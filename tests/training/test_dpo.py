@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import resource
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +18,16 @@ import torch
 from checkpoints import ARCHITECTURES, Architecture, make_checkpoint
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from training_runs import DPO, make_pairs, make_replies, spec_of
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from training_runs import DPO, SFT, make_pairs, make_replies, spec_of
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from cai.errors import ProblemList, TrainingError
 from cai.models.spec import ModelSpec
 from cai.records import PreferenceRecord
 from cai.training.dpo import train_dpo
 from cai.training.results import TrainingEvent, TrainingResult
+from cai.training.settings import DPOSettings, SFTSettings
+from cai.training.sft import train_sft
 from cai.training.trainer import refuse_broken_weights
 from constitution.messages import user
 
@@ -248,6 +252,23 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_without_a_false_warning(
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+def test_checkpoints_that_are_to_be_kept_are_the_weights_on_the_way(llama: Path, tmp_path: Path) -> None:
+    """Oracle: a run that was stopped at that step has the same weights. Optimizer states and what is saved twice are gone."""
+    settings = DPO.model_copy(update={"save_every_steps": 1, "lora": None, "keep_checkpoints": True})
+    result = train_dpo(spec_of(llama), make_pairs(32), [], settings, tmp_path / "out")
+    folder = tmp_path / "out" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == [f"checkpoint-{n}" for n in range(1, result.steps)]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(("optimizer", "rng_state", "scheduler"))]
+    with pytest.raises(Interrupted):
+        train_dpo(spec_of(llama), make_pairs(32), [], settings, tmp_path / "cut", on_event=interrupt_at(3))
+    assert len(list((tmp_path / "cut").rglob("optimizer.pt"))) == 2, "of the newest, and the one before"
+    stopped = tmp_path / "cut" / "checkpoints" / "checkpoint-2"
+    assert (folder / "checkpoint-2" / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+    resumed = train_dpo(spec_of(llama), make_pairs(32), [], settings, tmp_path / "cut")
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert resumed.fingerprint == result.fingerprint
+
+
 def test_a_run_may_be_begun_anew_on_purpose(llama: Path, tmp_path: Path) -> None:
     train_dpo(spec_of(llama), make_pairs(8), [], DPO, tmp_path / "out")
     events: list[TrainingEvent] = []
@@ -276,9 +297,9 @@ def test_a_model_is_not_trained_into_its_own_folder(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_rows(llama: Path, tmp_path: Path) -> None:
     settings = DPO.model_copy(update={"reference_cache": str(tmp_path / "cache"), "batch_pairs": 2})
     train_dpo(spec_of(llama), make_pairs(2), [], settings, tmp_path / "first")
-    (cache,) = (tmp_path / "cache").iterdir()
+    (cache,) = (tmp_path / "cache").glob("*.jsonl")
     rows = [json.loads(line) for line in cache.read_text().splitlines()]
-    cache.write_text("".join(json.dumps([key, [1e308, -1e308]]) + "\n" for key, _ in rows))
+    cache.write_text("".join(json.dumps([key, sign * 1e308]) + "\n" for (key, _), sign in zip(rows, (1, -1) * 2, strict=True)))
     with pytest.raises(TrainingError, match=r"step 1: the loss is (inf|nan); rows in it: pair-0, pair-1"):
         train_dpo(spec_of(llama), make_pairs(2), [], settings, tmp_path / "out")
     assert not (tmp_path / "out" / "training.json").exists()
@@ -381,3 +402,32 @@ def test_the_order_of_equal_pairs_decides_nothing_but_their_order(llama: Path, t
     result = train_dpo(spec_of(llama), pairs, [], DPO, tmp_path / "out")
     assert result.trained_rows == 8
     assert result.reference_computed == 8, "four distinct pairs of two replies"
+
+
+@pytest.fixture
+def no_chance_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_chance_collection")
+@pytest.mark.parametrize("settings", [DPO, DPO.model_copy(update={"lora": None}), SFT], ids=["dpo", "dpo of all", "sft"])
+def test_when_a_training_returns_its_model_is_gone(settings: DPOSettings | SFTSettings, llama: Path, tmp_path: Path) -> None:
+    """Story: several trainings in one process held a gigabyte more than one: the Trainer refers to itself."""
+
+    def models() -> list[Any]:
+        return [each for each in gc.get_objects() if isinstance(each, PreTrainedModel)]
+
+    before = set(map(id, models()))
+    in_training: list[weakref.ref[Any]] = []
+
+    def look(_: TrainingEvent) -> None:
+        in_training.extend(weakref.ref(each) for each in models() if id(each) not in before)
+
+    if isinstance(settings, SFTSettings):
+        train_sft(spec_of(llama), make_replies(4), settings, tmp_path / "out", on_event=look)
+    else:
+        train_dpo(spec_of(llama), make_pairs(4), (), settings, tmp_path / "out", on_event=look)
+    assert in_training
+    assert not any(each() for each in in_training)

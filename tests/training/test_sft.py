@@ -17,9 +17,13 @@ from transformers import AutoModelForCausalLM
 from cai.errors import TrainingError
 from cai.models.loading import load_tokenizer
 from cai.records import SFTRecord
+from cai.training.logps import ReplyScorer
+from cai.training.objectives import StepSize, SupervisedObjective
+from cai.training.packing import PackedBatch, micro_batches, pack
 from cai.training.results import TrainingResult
+from cai.training.rows import encode_replies
 from cai.training.settings import SFTSettings
-from cai.training.sft import train_sft
+from cai.training.sft import sft_course, train_sft
 from constitution.messages import assistant, system, user
 
 FULL = SFT.model_copy(update={"lora": None})
@@ -69,7 +73,7 @@ def test_one_step_moves_the_weights_as_plain_descent_on_the_replies_would(llama:
     result = train_sft(spec_of(llama), rows, settings, tmp_path / "out")
     coder = load_tokenizer(spec_of(llama))
     model: Any = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.peak_learning_rate, weight_decay=0.0)
     losses: list[torch.Tensor] = []
     for row in rows:
         prompt, reply = coder.encode_reply(row.messages, row.reply)
@@ -93,7 +97,7 @@ def test_replies_are_learned(llama: Path, tmp_path: Path) -> None:
     assert lines[-1]["nll/replies"] < 0.6 * lines[0]["nll/replies"]
     assert mean_nll(result.folder, rows) < mean_nll(llama, rows) - 1
     assert result.adapter is not None
-    assert (result.reference_computed, result.layout) == (0, "padded")
+    assert (result.reference_computed, result.path) == (0, "blocks")
 
 
 def test_small_passes_train_as_one_large_pass(llama: Path, tmp_path: Path) -> None:
@@ -106,6 +110,112 @@ def test_small_passes_train_as_one_large_pass(llama: Path, tmp_path: Path) -> No
     for small, large in zip(*map(metrics, results), strict=True):
         for name in ("loss", "nll/replies", "grad_norm"):
             assert small[name] == pytest.approx(large[name], rel=1e-3), name
+
+
+def chain() -> list[SFTRecord]:
+    """The revisions of all rounds of one item, a conversation of several turns, and rows of other prompts between them."""
+    long = "Please be so kind as to tell me, in a few words and without any jokes, what the capital of France is."
+    texts = ("Paris.", "It is Paris, of course.", "It is Paris, on the Seine.")
+    revisions = [
+        SFTRecord(uid="item", round=number, messages=(system("Be kind."), user(long)), reply=text)
+        for number, text in enumerate(texts)
+    ]
+    return [revisions[0], *make_replies(2), revisions[1], conversation(), revisions[2]]
+
+
+def nll_turn_by_turn(model: Any, coder: Any, rows: list[SFTRecord]) -> torch.Tensor:
+    """Mean over learned tokens; every turn of the assistant alone in its own context, without padding, mask or sharing."""
+    losses: list[torch.Tensor] = []
+    tokens = 0
+    for row in rows:
+        whole = (*row.messages, assistant(row.reply))
+        for place, message in enumerate(whole):
+            if message.role == "assistant":
+                prompt, reply = coder.encode_reply(whole[:place], message.content)
+                logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+                losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(reply), reduction="sum"))
+                tokens += len(reply)
+    return torch.stack(losses).sum() / tokens
+
+
+@pytest.mark.parametrize("path", ["blocks", "padded"])
+@pytest.mark.parametrize("tokens_per_forward", [60, 4096])
+def test_loss_and_gradient_are_those_of_one_turn_at_a_time(llama: Path, path: Any, tokens_per_forward: int) -> None:
+    """In float64, over all passes of a step, with everything that rows have in common computed once."""
+    rows = chain()
+    coder = load_tokenizer(spec_of(llama))
+    encoded, _ = encode_replies(rows, coder, FULL, 1000, kind="row", turns="all")
+    models: list[Any] = [AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float64) for _ in range(2)]
+    expected = nll_turn_by_turn(models[0], coder, rows)
+    expected.backward()
+    scorer = ReplyScorer(models[1], path=path)
+    size, total = StepSize.of(encoded), 0.0
+    passes = micro_batches(encoded, lambda row: row.group, scorer.layout, tokens_per_forward)
+    assert (len(passes) == 1) == (tokens_per_forward == 4096)
+    for some in passes:
+        batch = scorer.pack([row.group for row in some], torch.device("cpu"))
+
+        def loss_of(groups: slice, logps_R: torch.Tensor, some: Any = some, batch: PackedBatch = batch) -> torch.Tensor:
+            first = batch.parts[groups][0].sequences.start
+            lengths = batch.sequence_lengths[first : first + len(logps_R)]
+            return SupervisedObjective()(some[groups], logps_R, lengths, size)[0]
+
+        with scorer.at_work():
+            loss = scorer.loss(models[1], batch, loss_of)
+            loss.backward()
+        total += float(loss.detach())
+    assert total == pytest.approx(float(expected.detach()), rel=1e-9)
+    for (name, ours), theirs in zip(models[1].named_parameters(), models[0].parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() <= 1e-6 * theirs.grad.norm(), name  # norms are computed in float32
+
+
+def test_a_chain_of_revisions_is_trained_in_one_step_and_costs_what_is_new_in_it(llama: Path) -> None:
+    rows = [row.model_copy(update={"uid": f"{row.uid}-{n}"}) for n in range(4) for row in chain()]
+    for number, row in enumerate(rows):  # four items: their prompts differ at the end
+        rows[number] = row.model_copy(
+            update={"messages": (*row.messages[:-1], user(f"{row.messages[-1].content} {row.uid[-1]}"))}
+        )
+    course = sft_course(spec_of(llama), rows, FULL)
+    assert sorted(at for step in course.plan for at in step.rows) == list(range(len(rows)))
+    step_of = {at: number for number, step in enumerate(course.plan) for at in step.rows}
+    for item in range(4):
+        steps = {step_of[at] for at, row in enumerate(rows) if row.uid == f"item-{item}"}
+        assert len(steps) == 1
+    groups = [row.group for row in course.rows if row.uid == "item-0"]
+    prompt = len(groups[0].prompt_ids)
+    assert pack(groups, "tree").tokens <= prompt + sum(len(group.replies[0]) - 1 for group in groups)
+    assert pack(groups, "padded").tokens > 2 * prompt
+
+
+def test_all_rounds_train_as_separate_rows_would(llama: Path, tmp_path: Path) -> None:
+    """One at a time in a pass of its own, or side by side: the same steps, to within rounding."""
+    results = [
+        train_sft(
+            spec_of(llama),
+            chain(),
+            FULL.model_copy(update={"tokens_per_forward": tokens, "turns": "all"}),
+            tmp_path / str(tokens),
+        )
+        for tokens in (1, 100_000)
+    ]
+    for small, large in zip(*map(metrics, results), strict=True):
+        for name in ("loss", "nll/replies", "grad_norm"):
+            assert small[name] == pytest.approx(large[name], rel=1e-4), name
+    assert [row.uid for row in results[0].dropped] == []
+    assert results[0].trained_rows == len(chain())
+
+
+def test_conversations_whose_earlier_turns_the_template_rewrites_are_counted(tmp_path: Path) -> None:
+    """The plain form: its history has no token that ends a turn."""
+    model = make_checkpoint(tmp_path / "model", "gpt2")
+    settings = SFT.model_copy(update={"turns": "all"})
+    result = train_sft(spec_of(model, "gpt2"), [conversation(), *make_replies(2)], settings, tmp_path / "out")
+    assert any("in 1 conversations the chat template rewrites" in warning for warning in result.warnings)
+    coder = load_tokenizer(spec_of(model, "gpt2"))
+    with torch.no_grad():
+        before = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        wanted = float(nll_turn_by_turn(before, coder, [conversation(), *make_replies(2)]))
+    assert result.first_metrics["loss"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_nothing_to_train_on_is_said(llama: Path, tmp_path: Path) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import DPO, make_pairs, spec_of
+from training_runs import DPO, LORA, make_chains, make_pairs, spec_of
 
 from cai.models.loading import load_tokenizer
-from cai.training.dpo import train_dpo
-from cai.training.plan import plan_steps
+from cai.records import PreferenceRecord
+from cai.training.dpo import dpo_course, train_dpo
+from cai.training.policy import load_policy
 from cai.training.results import TrainingResult
+from cai.training.rows import PreferenceRow
+from cai.training.settings import DPOSettings
 
-PAIRS, EPOCHS, BATCH = 12, 2, 4
+BATCH = 4
 SETTINGS = DPO.model_copy(
     update={
-        "epochs": EPOCHS,
+        "epochs": 2,
         "batch_pairs": BATCH,
         "lora": None,
         "nll_weight": 0.0,
@@ -29,6 +33,20 @@ SETTINGS = DPO.model_copy(
         "logging_steps": 1,
     }
 )
+CASES: dict[str, tuple[DPOSettings, Callable[[], list[PreferenceRecord]]]] = {
+    "full": (SETTINGS, lambda: make_pairs(12)),
+    "lora": (SETTINGS.model_copy(update={"lora": LORA, "learning_rate": 5e-3}), lambda: make_pairs(12)),
+    "chains": (SETTINGS.model_copy(update={"batch_pairs": 6}), lambda: make_chains(3)),
+}
+"""Pairs; pairs with an adapter, the same to begin with; all six pairs of four replies, which TRL gets one by one."""
+
+Theirs: TypeAlias = tuple[list[dict[str, float]], dict[str, torch.Tensor]]
+"""TRL's log lines and trained weights."""
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -36,44 +54,53 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module")
-def ours(model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train_dpo(spec_of(model), make_pairs(PAIRS, p_chosen=1.0), [], SETTINGS, tmp_path_factory.mktemp("ours"))
+def sure_pairs(case: str) -> list[PreferenceRecord]:
+    """TRL knows no soft labels."""
+    return [pair.model_copy(update={"p_chosen": 1.0}) for pair in CASES[case][1]()]
 
 
 @pytest.fixture(scope="module")
-def theirs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    """TRL's log lines and trained weights."""
+def ours(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return train_dpo(spec_of(model), sure_pairs(case), [], CASES[case][0], tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Theirs:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
+    settings = CASES[case][0]
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    pairs = make_pairs(PAIRS, p_chosen=1.0)
-    order = [row for step in plan_steps(PAIRS, epochs=EPOCHS, batch=BATCH, seed=SETTINGS.seed) for row in step.rows]
+    pairs = {pair.uid: pair for pair in sure_pairs(case)}
+    course = dpo_course(spec_of(model), pairs.values(), [], settings)
+    rows = [[course.rows[at] for at in step.rows] for step in course.plan]
+    order = [pair.uid for step in rows for row in step if isinstance(row, PreferenceRow) for pair in row.pairs]
 
-    def row(index: int) -> dict[str, str]:
-        turns = [{"role": m.role, "content": m.content} for m in pairs[index].prompt]
+    def row(uid: str) -> dict[str, str]:
+        turns = [{"role": m.role, "content": m.content} for m in pairs[uid].prompt]
         prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         # With the end of the turn and without the line break that the template puts between turns.
         return {
             "prompt": prompt,
-            "chosen": f"{pairs[index].chosen}<|im_end|>",
-            "rejected": f"{pairs[index].rejected}<|im_end|>",
+            "chosen": f"{pairs[uid].chosen}<|im_end|>",
+            "rejected": f"{pairs[uid].rejected}<|im_end|>",
         }
 
-    steps = len(order) // BATCH
+    batch = settings.batch_pairs
+    steps = len(order) // batch
+    assert steps == len(course.plan) >= 3
     arguments = DPOConfig(
         output_dir=str(tmp_path_factory.mktemp("theirs")),
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=batch,
         num_train_epochs=1,
-        learning_rate=SETTINGS.learning_rate,
+        learning_rate=settings.peak_learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(SETTINGS.warmup_share * steps),
-        weight_decay=SETTINGS.weight_decay,
-        max_grad_norm=SETTINGS.max_grad_norm,
-        beta=SETTINGS.beta,
+        warmup_steps=round(settings.warmup_share * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        beta=settings.beta,
         optim="adamw_torch",
         train_sampling_strategy="sequential",
         logging_steps=1,
@@ -84,43 +111,50 @@ def theirs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[
         disable_tqdm=True,
         report_to="none",
     )
+    whole = settings.lora is None
+    policy: Any = (
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) if whole else load_policy(course.model, settings).model
+    )
     trainer: Any = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        ref_model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        model=policy,
+        ref_model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) if whole else None,
         args=arguments,
-        train_dataset=Dataset.from_list([row(index) for index in order]),
+        train_dataset=Dataset.from_list([row(uid) for uid in order]),
         processing_class=tokenizer,
     )
     coder = load_tokenizer(spec_of(model))
-    for index, tokens in zip(order, trainer.train_dataset, strict=True):
-        for reply, ids in ((pairs[index].chosen, "chosen_ids"), (pairs[index].rejected, "rejected_ids")):
-            assert coder.encode_reply(pairs[index].prompt, reply) == (tokens["prompt_ids"], tokens[ids])
+    for uid, tokens in zip(order, trainer.train_dataset, strict=True):
+        for reply, ids in ((pairs[uid].chosen, "chosen_ids"), (pairs[uid].rejected, "rejected_ids")):
+            assert coder.encode_reply(pairs[uid].prompt, reply) == (tokens["prompt_ids"], tokens[ids])
     trainer.train()
     weights = {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
     return [line for line in trainer.state.log_history if "loss" in line], weights
 
 
-def test_losses_margins_and_gradients_go_the_same_way(
-    ours: TrainingResult, theirs: tuple[list[dict[str, float]], dict[str, torch.Tensor]]
-) -> None:
+def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, theirs: Theirs) -> None:
     lines = [json.loads(line) for line in (ours.folder / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == len(theirs[0]) == EPOCHS * PAIRS // BATCH
+    assert len(lines) == len(theirs[0]) == ours.steps
     assert lines[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert lines[-1]["rewards/margins"] > 0.05, "nothing was learned: the comparison would say little"
     for line, their_line in zip(lines, theirs[0], strict=True):
         for name in ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "learning_rate"):
-            assert line[name] == pytest.approx(their_line[name], abs=1e-4), (line["step"], name)
+            assert line[name] == pytest.approx(their_line[name], abs=2e-5), (line["step"], name)
         if line["step"] > 1:  # before the first step all margins are 0, to within rounding
-            assert line["rewards/accuracies"] == their_line["rewards/accuracies"]
+            assert line["rewards/accuracies"] == pytest.approx(their_line["rewards/accuracies"])
         for name in ("logps/chosen", "logps/rejected", "grad_norm"):
-            assert line[name] == pytest.approx(their_line[name], rel=1e-3)
+            assert line[name] == pytest.approx(their_line[name], rel=1e-4)
 
 
-def test_the_trained_weights_are_the_same(
-    model: Path, ours: TrainingResult, theirs: tuple[list[dict[str, float]], dict[str, torch.Tensor]]
-) -> None:
-    before = load_file(model / "model.safetensors")
-    after = load_file(ours.folder / "model.safetensors")
+def test_the_trained_weights_are_the_same(case: str, model: Path, ours: TrainingResult, theirs: Theirs) -> None:
+    settings = CASES[case][0]
+    if settings.lora is None:
+        before, after = load_file(model / "model.safetensors"), load_file(ours.folder / "model.safetensors")
+    else:
+        start = load_policy(dpo_course(spec_of(model), sure_pairs(case), [], settings).model, settings).model.state_dict()
+        before = {name.replace(".default", ""): weight for name, weight in start.items()}
+        after = load_file(ours.folder / "adapter" / "adapter_model.safetensors")
+    found = {name.replace(".default", ""): weight for name, weight in theirs[1].items()}
     for name, weight in after.items():
         moved = (weight - before[name]).norm()
-        assert (weight - theirs[1][name]).norm() <= 0.01 * moved, name
+        assert moved > 0, name
+        assert (weight - found[name]).norm() <= 0.002 * moved, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 from cai.models.spec import ModelSpec
@@ -23,6 +24,7 @@ def make_pairs(count: int, *, p_chosen: float = 0.9) -> list[PreferenceRecord]:
             chosen=f"It is {2 * index}." + " Yes." * (index % 4),
             rejected=f"It is {2 * index + 1}, of course." + " I am sure." * (index % 3),
             chosen_source="revision",
+            rejected_source="draft",
             p_chosen=p_chosen,
             margin_nats=1.0,
             method="pointwise",
@@ -30,6 +32,17 @@ def make_pairs(count: int, *, p_chosen: float = 0.9) -> list[PreferenceRecord]:
         )
         for index in range(count)
     ]
+
+
+def make_chains(count: int) -> list[PreferenceRecord]:
+    """All six pairs of four replies to each prompt, the later one better; each reply begins as the one before it."""
+    pairs: list[PreferenceRecord] = []
+    for prompt in make_pairs(count):
+        replies = [prompt.rejected + " So it is." * turn + (" Or not." if turn % 2 else "") for turn in range(4)]
+        for worse, better in combinations(range(4), 2):
+            named = {"uid": f"{prompt.uid}-{worse}{better}", "chosen": replies[better], "rejected": replies[worse]}
+            pairs.append(prompt.model_copy(update=named))
+    return pairs
 
 
 def make_replies(count: int) -> list[SFTRecord]:

@@ -1,0 +1,51 @@
+"""`cai lab study`: what is refused, and what a plan says before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint
+from whole_runs import cai_here
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", vocab=400)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--questions", "rounds,colour", "no question is called colour"),
+        ("--seeds", "0,x", "are no whole numbers"),
+        ("--seeds", "-1", "a seed is 0 or more"),
+    ],
+)
+def test_questions_and_seeds_that_are_none_are_refused_before_a_model_is_looked_for(
+    option: str, value: str, said: str, tmp_path: Path
+) -> None:
+    done = cai_here("lab", "study", option, value, "--policy", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_plan_names_every_cell_and_computes_nothing(model: Path, tmp_path: Path) -> None:
+    arguments = ("lab", "study", "--plan", "--policy", str(model), "--questions", "labels,rounds", "--output", "out")
+    done = cai_here(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "15 cells, 0 done" in done.stdout
+    assert "not known before the first cell is done" in done.stdout
+    cells = json.loads(cai_here(*arguments, "--json", cwd=tmp_path).stdout)
+    assert len(cells["cells"]) == 15
+    assert cells["expected_seconds"] is None
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_a_study_that_was_not_begun_says_that_all_is_missing(model: Path, tmp_path: Path) -> None:
+    done = cai_here("lab", "study", "--table", "--policy", str(model), "--questions", "beta", "--results", "R.md", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "R.md").read_text()
+    assert "**12 of 12 cells are missing**" in page
+    assert str(tmp_path) not in page

@@ -1,0 +1,168 @@
+"""Rewards and the guard around them: nothing a reward does ends a run without a word, and nothing hangs."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from cai.config.settings import EngineSettings
+from cai.engines.opening import open_engine
+from cai.errors import ConfigError, EngineError
+from cai.lab.reward import LabReward, refuse_strangers
+from cai.lab.suite import loop_items
+from cai.labels.alone import AnswerScore, score_answers
+from cai.labels.settings import LabelSettings
+from cai.models.spec import ModelSpec
+from cai.records import Item
+from cai.rl.functions import FunctionReward
+from cai.rl.margins import MarginReward
+from cai.rl.reward_models import ModelReward, open_reward_model
+from cai.rl.rewards import Reply, judged
+from cai.verdicts import Judged
+from constitution.messages import Message, user
+from constitution.schema import Constitution, Principle
+from tests.checkpoints import make_checkpoint
+from tests.rl.conftest import TextReward
+
+FUNCTIONS = """
+import os, time
+import numpy as np
+
+def length(prompts, completions, colour, **columns):
+    assert prompts[0] == [{"role": "user", "content": "Say one"}]
+    print("to be seen, and in nobody's way")
+    return np.array([len(c[0]["content"]) + (x == "red") for c, x in zip(completions, colour)])
+
+def raises(prompts, completions, **columns):
+    raise KeyError("no such thing")
+
+def hangs(prompts, completions, **columns):
+    while True:
+        pass
+
+def dies(prompts, completions, **columns):
+    os._exit(7)
+
+def partly(prompts, completions, **columns):
+    return [1.0, None, "x"][: len(completions)]
+
+def short(prompts, completions, **columns):
+    return [1.0]
+"""
+
+
+@pytest.fixture
+def replies() -> list[Reply]:
+    item = Item(uid="one", messages=(user("Say one"),), facts={"colour": "red"})
+    other = Item(uid="two", messages=(user("Say two"),))
+    return [Reply(item, "one", 1), Reply(other, "two, too", 3), Reply(other, "", 1)]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    return "my_rewards"
+
+
+def test_a_function_written_for_trl_is_called_with_prompts_completions_and_columns(module: str, replies: list[Reply]) -> None:
+    reward = FunctionReward(f"{module}:length", timeout_s=60)
+    assert judged(reward, replies).rewards == (4.0, 8.0, 0.0)
+    assert judged(reward, replies[:1]).rewards == (4.0,)
+    reward.close()
+    reward.close()
+
+
+def test_each_fault_of_a_function_fails_its_replies_and_the_next_call_works(module: str, replies: list[Reply]) -> None:
+    reward = FunctionReward(f"{module}:raises", timeout_s=60)
+    found = judged(reward, replies)
+    assert found.failed == 3
+    assert found.failures == ("my_rewards:raises: KeyError: 'no such thing'",)
+    reward.close()
+    reward = FunctionReward(f"{module}:dies", timeout_s=60)
+    for _ in range(2):
+        assert "exit status 7" in judged(reward, replies).failures[0]
+    reward = FunctionReward(f"{module}:partly", timeout_s=60)
+    found = judged(reward, replies)
+    assert [math.isnan(each) for each in found.rewards] == [False, True, True]
+    reward.close()
+    reward = FunctionReward(f"{module}:short", timeout_s=60)
+    assert judged(reward, replies).failures == ("my_rewards:short: gave 1 values for 3 replies",)
+    reward.close()
+
+
+def test_a_function_that_hangs_is_ended_in_time(module: str, replies: list[Reply]) -> None:
+    reward = FunctionReward(f"{module}:hangs", timeout_s=1.0)
+    reward._started()  # pyright: ignore[reportPrivateUsage] - its imports are not what is timed
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="did not answer within 1 s"):
+        reward.rewards(replies)
+    assert time.monotonic() - started < 10
+
+
+def test_a_module_that_is_not_there_is_refused_before_anything_loads() -> None:
+    with pytest.raises(ConfigError, match="there is no module `no_such_module_here`"):
+        FunctionReward("no_such_module_here:f", timeout_s=1)
+    with pytest.raises(ConfigError):
+        FunctionReward("no_such.module:f", timeout_s=1)
+
+
+def test_values_of_any_kind_are_read_and_what_is_no_number_is_told(replies: list[Reply]) -> None:
+    values = iter([torch.tensor(1.5), np.float32(2), None])
+    found = judged(TextReward(lambda _: next(values)), replies)
+    assert found.rewards[:2] == (1.5, 2.0)
+    assert found.failures == ("text: None for a reply to two",)
+    infinite = judged(TextReward(lambda _: math.inf), replies)  # an explosion, and for the run to see
+    assert infinite.failed == 0
+
+
+def test_the_lab_s_checker_gives_one_for_a_good_reply_and_cannot_judge_strangers(replies: list[Reply]) -> None:
+    item = next(each for each in loop_items(40, 0) if each.facts["lab"]["family"] == "harm")
+    good, bad = Reply(item, "I can't help with that; it would be wrong.", 9), Reply(item, "Sure, here is how: first, go.", 9)
+    assert LabReward().rewards([good, bad]) == [1.0, 0.0]
+    assert math.isnan(LabReward().rewards(replies)[0])
+    refuse_strangers([item])
+    with pytest.raises(ConfigError, match="none of the prompts is the lab's"):
+        refuse_strangers([reply.item for reply in replies])
+
+
+def test_the_constitution_s_margin_is_the_mean_over_principles_of_what_labels_measure(tiny: ModelSpec) -> None:
+    principles = (
+        Principle(id="a", principle="Be honest.", weight=1.0),
+        Principle(id="b", principle="Be kind.", weight=3.0),
+        Principle(id="c", principle="Be brief.", applies_to=("short",)),
+    )
+    constitution = Constitution(name="three", principles=principles)
+    item = Item(uid="i", messages=(user("Hello"),), tags=("long",))
+    engine = open_engine(tiny, EngineSettings())
+    for ensemble, weights in (("mean", (1, 1)), ("weighted", (1, 3))):
+        settings = LabelSettings(ground_tokens=4, ensemble=ensemble)  # pyright: ignore[reportArgumentType]
+        reward = MarginReward(engine, constitution, settings, per_reply=None, seed=0)
+        scores = score_answers(
+            engine, [Judged(item.messages, "Hi.", p, f"0/i/0/reward/{p.id}") for p in principles[:2]], settings
+        )
+        nats = [each.nats for each in scores if isinstance(each, AnswerScore)]
+        expected = sum(w * n for w, n in zip(weights, nats, strict=True)) / sum(weights)
+        assert reward.rewards([Reply(item, "Hi.", 2)]) == [pytest.approx(expected, abs=1e-4)]
+    with pytest.raises(ConfigError, match="compares two"):
+        MarginReward(engine, constitution, LabelSettings(method="letters"), per_reply=None, seed=0)
+
+
+def test_a_reward_model_s_heads_are_averaged_and_replies_it_cannot_read_have_none(tmp_path: Path, replies: list[Reply]) -> None:
+    pytest.importorskip("cai.training.reward_model")
+    place = make_checkpoint(tmp_path / "policy")
+    config = AutoConfig.from_pretrained(place, num_labels=2)
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "policy")
+    model = open_reward_model(ModelSpec(name=str(place), dtype="float32"))
+    reward = ModelReward(model, "mine")
+    found = reward.rewards(replies)
+    assert math.isnan(found[2])  # a reply without text
+    encoded = [model.encode((*each.item.messages, Message(role="assistant", content=each.text))) for each in replies[:2]]
+    assert found[:2] == pytest.approx(model.of_groups(encoded).mean(axis=1).tolist(), abs=1e-6)
