@@ -21,9 +21,10 @@ from typing import Any
 from cai.engines.local import LocalEngine
 from cai.lab.label_table import table
 from cai.lab.probes import draw_probes, shipped_drafts
-from cai.lab.study.bench import Bench, labelled, margins_of
+from cai.lab.study.bench import Bench
 from cai.lab.study.recipes import POINTWISE, PRINCIPLES, Labelling, Recipe, labels_by
 from cai.lab.study.setup import Setup
+from cai.lab.study.steps import decided_pairs, labelled, margins_of
 from cai.lab.suite import as_item
 from cai.lab.world import seeded
 from cai.labels.candidates import Candidate, Candidates
@@ -150,7 +151,7 @@ def study(
             row: dict[str, Any] = {"way": way.name, "seed": seed, "size": size}
             row["labels"] = [label.model_dump() for _, label in labels]
             if training and way.trained:
-                folder = bench.train(way.recipe, seed, bench.pairs(labels), output / "models" / f"{_slug(way.name)}-{seed}")
+                folder = bench.train(way.recipe, seed, decided_pairs(labels), output / "models" / f"{_slug(way.name)}-{seed}")
                 answers = bench.answers(folder, seed)
                 row["answers"] = [[each.uid, each.behaviour, each.before == "bad", each.after == "bad"] for each in answers]
                 row["broken"] = sum(each.after == "broken" for each in answers)

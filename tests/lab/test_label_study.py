@@ -12,9 +12,9 @@ from checkpoints import make_checkpoint
 from cai.data.filters.settings import FilterRules
 from cai.lab.label_study import WAYS, Way, probe_labels, study
 from cai.lab.label_table import table
-from cai.lab.study.bench import labelled
 from cai.lab.study.recipes import POINTWISE
 from cai.lab.study.setup import Setup
+from cai.lab.study.steps import labelled
 from cai.labels.candidates import Candidate, Candidates
 from cai.models.spec import ModelSpec
 

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
-from cai.data.filters.sieve import Sieve, reply_of
 from cai.data.rows import sft_records
 from cai.engines.base import Engine, RequestFailure
 from cai.engines.local import LocalEngine
@@ -22,22 +20,16 @@ from cai.errors import CaiError, TrainingError
 from cai.evaluation.answering import Reply, Try, answer
 from cai.evaluation.before_after import evaluate
 from cai.evaluation.drift import length_words, log_ratios, own_logps
-from cai.lab.checker import check
 from cai.lab.study.cells import Answered, Divergence, Labelled
-from cai.lab.study.recipes import Labelling, Recipe, TrainingStage
+from cai.lab.study.recipes import Judge, Recipe, TrainingStage
 from cai.lab.study.setup import DIVERGENCE_EVERY, SUITE_SEED, Setup
+from cai.lab.study.steps import Tell, anchors_of, chains, labels_of, tell_nobody, tokens_of
 from cai.lab.suite import LabSuite, loop_items
-from cai.lab.world import LabItem, seeded
-from cai.labels.candidates import Candidates, propose
-from cai.labels.debate import with_advocate
-from cai.labels.ensemble import MarginScales, pair_margin
-from cai.labels.labelling import hear, p_chosen
-from cai.labels.settings import LabelSettings
-from cai.loop import LoopEvent, run_loop
+from cai.labels.candidates import Candidates
 from cai.models.loading import open_model
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
-from cai.records import ComparisonRecord, PreferenceRecord, RevisionRecord, SFTRecord
+from cai.records import PreferenceRecord, RevisionRecord, SFTRecord
 from cai.store import MemoisedEngine, RunFolder, Usage
 from cai.training.course import Course, run_course
 from cai.training.dpo import dpo_course
@@ -45,17 +37,6 @@ from cai.training.results import TrainingEvent
 from cai.training.sft import sft_course
 from constitution.loading import load_constitution
 from constitution.schema import Constitution
-
-CERTAIN_NATS = 30.0
-"""The margin of truth."""
-MIN_MARGIN_NATS = 0.1
-"""Below it a pair has no label to be trained on."""
-
-Tell: TypeAlias = Callable[[str, int, int], None]
-"""(what is being done, done, in all)."""
-
-
-def _tell_nobody(_what: str, _done: int, _total: int) -> None: ...
 
 
 class NothingToTrainOnError(CaiError):
@@ -73,7 +54,7 @@ class Bench:
         tell: Told how far it is.
     """
 
-    def __init__(self, folder: Path, setup: Setup, *, items: int, per_behaviour: int, tell: Tell = _tell_nobody) -> None:
+    def __init__(self, folder: Path, setup: Setup, *, items: int, per_behaviour: int, tell: Tell = tell_nobody) -> None:
         self.setup = setup
         self.folder = folder
         self._items = items
@@ -116,58 +97,30 @@ class Bench:
         key = (recipe.rounds, recipe.critique_free, recipe.principles, recipe.share, seed)
         if key not in self._records:
             items = loop_items(self._items, seed)
-            made = run_loop(
+            self._records[key] = chains(
                 items[: max(1, round(recipe.share * len(items)))],
                 self.constitution(recipe),
                 self.engine(self.setup.plain),
                 self.engine(self.setup.feedback),
                 self.setup.loop.model_copy(update={"rounds": recipe.rounds, "critique_free": recipe.critique_free}),
-                seed=seed,
-                on_event=self._tell_loop,
+                self.setup,
+                seed,
+                self._tell,
             )
-            sieve = Sieve(self.setup.filters)
-            kept: list[RevisionRecord] = []
-            lost: Counter[str] = Counter()
-            for each in made:
-                if not isinstance(each, RevisionRecord):
-                    lost[f"{each.stage}: {each.cause}"] += 1
-                elif (rule := sieve.sift(reply_of(each)).dropped_by) is not None:
-                    lost[f"filter {rule}"] += 1
-                else:
-                    kept.append(each)
-            self._records[key] = kept, lost
         return self._records[key]
 
     def labels(self, recipe: Recipe, seed: int) -> list[tuple[Candidates, Labelled]]:
         """Every pair of draft and revision, with its label."""
-        labelling = recipe.labelling
-        settings = labelling.settings or LabelSettings()
-        records = self.records(recipe, seed)
-        facts = {record.uid: record.facts for record in records}
-        proposed = propose(records, self.constitution(recipe), settings)
-        groups = [each for each in proposed if isinstance(each, Candidates)]
-        truths = [truth_of(group, facts[group.uid]) for group in groups]
-        margins: Sequence[float | None]
-        if labelling.settings is None:
-            margins = [CERTAIN_NATS * truth for truth in truths]
-        else:
-            asked = self.engine(self.setup.plain if labelling.judge == "plain" else self.setup.feedback)
-            (judge,) = with_advocate([asked], lambda: self.engine(self.setup.plain), settings.debate)
-            margins = margins_of(groups, judge, labelling, seed, self._tell)
-        rng = seeded(f"{seed}/noise")
-        signs = [-1 if rng.random() < labelling.noise else 1 for _ in margins]
-        turned = [None if margin is None else sign * margin for sign, margin in zip(signs, margins, strict=True)]
-        return list(zip(groups, labelled(groups, turned, truths, labelling), strict=True))
 
-    def pairs(self, labels: Sequence[tuple[Candidates, Labelled]]) -> list[PreferenceRecord]:
-        """Those that are decided."""
-        return [_pair(group, label) for group, label in labels if abs(label.margin_nats) >= MIN_MARGIN_NATS]
+        def engine(judge: Judge) -> Engine:
+            return self.engine(self.setup.feedback if judge == "feedback" else self.setup.plain)
+
+        records = self.records(recipe, seed)
+        return labels_of(records, self.constitution(recipe), recipe.labelling, engine, seed, self._tell)
 
     def anchors(self, recipe: Recipe, seed: int, pairs: Sequence[PreferenceRecord]) -> list[SFTRecord]:
         """Drafts that nobody wanted to change."""
-        with_pair = {pair.uid for pair in pairs}
-        records = self.records(recipe, seed)
-        return list(sft_records(each for each in records if not each.changed and each.uid not in with_pair))
+        return anchors_of(self.records(recipe, seed), pairs)
 
     def train(self, recipe: Recipe, seed: int, pairs: Sequence[PreferenceRecord], folder: Path) -> Path:
         """The plain model, trained by the recipe's stages; what was trained before is read.
@@ -186,7 +139,7 @@ class Bench:
                 raise NothingToTrainOnError(error.problem) from error
             known = (output / "training.json").exists()
             run_course(course, output, resume=True, on_event=self._tell_training(stage), callbacks=())
-            self.trained_tokens += 0 if known else _tokens(course)
+            self.trained_tokens += 0 if known else tokens_of(course)
             start = ModelSpec(name=str(output))
         return Path(start.name)
 
@@ -266,82 +219,8 @@ class Bench:
         chain = (recipe.rounds, recipe.critique_free, recipe.principles, recipe.share)
         return self.folder / "models" / f"sft-{hashlib.sha256(repr(chain).encode()).hexdigest()[:12]}-{seed}"
 
-    def _tell_loop(self, event: LoopEvent) -> None:
-        stage = event.stage if event.stage == "draft" else f"{event.stage} {event.round}"
-        self._tell(stage, event.done, event.total)
-
     def _tell_training(self, stage: str) -> Callable[[TrainingEvent], None]:
         def tell(event: TrainingEvent) -> None:
             self._tell(f"{stage} {'reference' if event.phase == 'reference' else 'training'}", event.step, event.total_steps)
 
         return tell
-
-
-def margins_of(
-    groups: Sequence[Candidates], judge: Engine, labelling: Labelling, seed: int, tell: Tell = _tell_nobody
-) -> list[float | None]:
-    """The margin of each group's one pair, in nats; None where the judge failed."""
-    settings = labelling.settings or LabelSettings()
-    heard = hear(groups, [judge], settings, seed=seed, on_done=lambda done, total: tell("label", done, total))
-    of_pairs = [[] if isinstance(each, RequestFailure) else _kept(each[0], labelling) for each in heard]
-    scales = MarginScales()
-    for comparisons in of_pairs:
-        scales.add(comparisons)
-    found = scales.result()
-    return [pair_margin(each, settings.ensemble, scales=found) if each else None for each in of_pairs]
-
-
-def labelled(
-    groups: Sequence[Candidates], margins: Sequence[float | None], truths: Sequence[int], labelling: Labelling
-) -> list[Labelled]:
-    """Margins as labels, soft or certain; without one a pair is undecided."""
-    settings = labelling.settings or LabelSettings()
-    made: list[Labelled] = []
-    for group, found, truth in zip(groups, margins, truths, strict=True):
-        margin = found or 0.0
-        if labelling.hard:
-            p = 0.5 if margin == 0 else float(margin > 0)
-        else:
-            p = p_chosen(abs(margin), settings)
-            p = p if margin >= 0 else 1 - p
-        made.append(Labelled(uid=group.uid, margin_nats=margin, p_first=p, truth=truth, failed=found is None))
-    return made
-
-
-def truth_of(group: Candidates, facts: dict[str, object]) -> int:
-    """1 where the first answer is good and the second is not, −1 the other way, 0 where both are the same."""
-    item = LabItem.from_row(facts)
-    first, second = group.pairs[0]
-    good = [check(item, group.answers[place].text).label == "good" for place in (first, second)]
-    return good[0] - good[1]
-
-
-def _kept(comparisons: list[ComparisonRecord], labelling: Labelling) -> list[ComparisonRecord]:
-    return [each for each in comparisons if not labelling.one_order or each.order == "first_second"]
-
-
-def _pair(group: Candidates, label: Labelled) -> PreferenceRecord:
-    first, second = (group.answers[place] for place in group.pairs[0])
-    better, worse = (first, second) if label.margin_nats > 0 else (second, first)
-    return PreferenceRecord(
-        uid=group.uid,
-        replica=group.replica,
-        prompt=group.conversation,
-        chosen=better.text,
-        rejected=worse.text,
-        chosen_source=better.source,
-        rejected_source=worse.source,
-        p_chosen=max(label.p_first, 1 - label.p_first),
-        margin_nats=abs(label.margin_nats),
-        method="pointwise",
-        principle_ids=(),
-    )
-
-
-def _tokens(course: Course) -> int:
-    """Of all rows in all steps, each prompt once with its replies."""
-    total = 0
-    for step in course.plan:
-        for group in (*(course.rows[at].group for at in step.rows), *(course.anchors[at].group for at in step.anchors)):
-            total += len(group.prompt_ids) + sum(map(len, group.replies))
-    return total

@@ -13,10 +13,11 @@ from statistics import fmean
 from typing import TypeAlias
 
 from cai.errors import CaiError, StoreError
-from cai.lab.study.bench import Bench, NothingToTrainOnError, Tell
+from cai.lab.study.bench import Bench, NothingToTrainOnError
 from cai.lab.study.cells import Answered, CellResult, Divergence, Made, Price, read_cell, write_cell
 from cai.lab.study.recipes import DEFAULT, Cell, Question, Size, cells_of
 from cai.lab.study.setup import DIVERGENCE_EVERY, Setup
+from cai.lab.study.steps import Tell, decided_pairs
 
 FAILURES_IN_A_ROW = 3
 """So many are no longer about a recipe: the machine or the installation is at fault."""
@@ -143,7 +144,7 @@ def _done(bench: Bench, grid: Grid, cell: Cell, made: Made) -> CellResult:
     recipe, seed = cell.recipe, cell.seed
     records = bench.records(recipe, seed)
     labels = bench.labels(recipe, seed) if "dpo" in recipe.training else []
-    pairs = bench.pairs(labels)
+    pairs = decided_pairs(labels)
     folder = grid.folder / "models" / cell.key(grid.size, grid.fingerprint)
     answers: Sequence[Answered] = ()
     divergences: Sequence[Divergence] = ()
