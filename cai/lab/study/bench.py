@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cai.evaluation.drift import length_words, log_ratios, own_logps
 from cai.lab.study.cells import Answered, Divergence, Labelled
 from cai.lab.study.recipes import Judge, Recipe, TrainingStage
 from cai.lab.study.setup import DIVERGENCE_EVERY, SUITE_SEED, Setup
-from cai.lab.study.steps import Tell, anchors_of, chains, labels_of, tell_nobody, tokens_of
+from cai.lab.study.steps import Tell, anchors_of, chains, labels_of, tell_nobody, tell_training, tokens_of
 from cai.lab.suite import LabSuite, loop_items
 from cai.labels.candidates import Candidates
 from cai.models.loading import open_model
@@ -33,7 +33,6 @@ from cai.records import PreferenceRecord, RevisionRecord, SFTRecord
 from cai.store import MemoisedEngine, RunFolder, Usage
 from cai.training.course import Course, run_course
 from cai.training.dpo import dpo_course
-from cai.training.results import TrainingEvent
 from cai.training.sft import sft_course
 from constitution.loading import load_constitution
 from constitution.schema import Constitution
@@ -138,7 +137,7 @@ class Bench:
             except TrainingError as error:  # so far nothing was done but rows read
                 raise NothingToTrainOnError(error.problem) from error
             known = (output / "training.json").exists()
-            run_course(course, output, resume=True, on_event=self._tell_training(stage), callbacks=())
+            run_course(course, output, resume=True, on_event=tell_training(stage, self._tell), callbacks=())
             self.trained_tokens += 0 if known else tokens_of(course)
             start = ModelSpec(name=str(output))
         return Path(start.name)
@@ -218,9 +217,3 @@ class Bench:
         """Shared by all recipes with the same chains."""
         chain = (recipe.rounds, recipe.critique_free, recipe.principles, recipe.share)
         return self.folder / "models" / f"sft-{hashlib.sha256(repr(chain).encode()).hexdigest()[:12]}-{seed}"
-
-    def _tell_training(self, stage: str) -> Callable[[TrainingEvent], None]:
-        def tell(event: TrainingEvent) -> None:
-            self._tell(f"{stage} {'reference' if event.phase == 'reference' else 'training'}", event.step, event.total_steps)
-
-        return tell

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean
+from typing import Protocol
 
 from cai.evaluation.suites import Kind
-from cai.lab.study.cells import Answered, CellResult, Price
+from cai.lab.study.cells import Answered, CellResult, Divergence, Price
 from cai.lab.study.recipes import DEFAULT, PLAIN, Question, Recipe, Variant
 from cai.lab.suite import BEHAVIOURS
 from cai.statistics import Interval, nested_bootstrap, wilson_interval
@@ -52,25 +53,31 @@ class BehaviourChange:
     change: Estimate
 
 
+class Tried(Protocol):
+    """A trained model of one seed, as far as it was tried."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def answers(self) -> tuple[Answered, ...]: ...
+    @property
+    def divergences(self) -> tuple[Divergence, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class RecipeFigures:
-    """One recipe over all its finished seeds.
+class ModelFigures:
+    """Models made in one way, over all their seeds.
 
     Args:
         seeds: That are finished and gave a model.
         bad: Kind of behaviour → share of bad answers of the trained model.
         change: Kind → that share, against the plain model's on the same prompts.
-        against_default: Kind → against the model of the default recipe with the same seed, on the same prompts; None for the
+        against_default: Kind → against the model made in the default way with the same seed, on the same prompts; None for the
             default itself, and where there is none yet.
         by_behaviour: Behaviour → the same of it alone.
         nats_per_token: Distance from the start, KL(trained ‖ plain), of samples at temperature 1; None: not measured.
         words: Of an answer (before, after).
         broken: Share of answers that are no sentences (before, after).
-        pairs: Trained on, a seed.
-        anchors: Drafts that no critique objected to, a seed.
-        right: Of the labels of pairs in which the truth prefers one answer; None where nothing was labelled.
-        price: Of all its cells together.
-        failures: Why cells came to no model.
     """
 
     seeds: tuple[int, ...]
@@ -81,6 +88,20 @@ class RecipeFigures:
     nats_per_token: Estimate | None
     words: tuple[float, float]
     broken: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFigures(ModelFigures):
+    """One recipe over all its finished seeds.
+
+    Args:
+        pairs: Trained on, a seed.
+        anchors: Drafts that no critique objected to, a seed.
+        right: Of the labels of pairs in which the truth prefers one answer; None where nothing was labelled.
+        price: Of all its cells together.
+        failures: Why cells came to no model.
+    """
+
     pairs: float
     anchors: float
     right: Share | None
@@ -118,18 +139,11 @@ def recipe_figures(
     results: Sequence[CellResult], defaults: Sequence[CellResult], failures: tuple[str, ...] = ()
 ) -> RecipeFigures:
     """Figures of finished cells of one recipe, compared with those of the default recipe that have the same seeds."""
-    answers = [(str(result.seed), each) for result in results for each in result.answers]
     labels = [label for result in results for label in result.labels if label.truth]
     right = sum(label.margin_nats * label.truth > 0 for label in labels)
+    tried = model_figures(results, defaults)
     return RecipeFigures(
-        seeds=tuple(result.seed for result in results),
-        bad={kind: fmean(each.after == "bad" for _, each in _of_kind(answers, kind)) for kind in KINDS},
-        change={kind: _estimate(_of_kind(answers, kind), _step) for kind in KINDS},
-        against_default=_against(results, defaults),
-        by_behaviour={name: _behaviour(own) for name in BEHAVIOURS if (own := [a for a in answers if a[1].behaviour == name])},
-        nats_per_token=_divergence(results),
-        words=(fmean(each.words[0] for _, each in answers), fmean(each.words[1] for _, each in answers)),
-        broken=(fmean(each.before == "broken" for _, each in answers), fmean(each.after == "broken" for _, each in answers)),
+        **{field.name: getattr(tried, field.name) for field in fields(tried)},
         pairs=fmean(result.pairs for result in results),
         anchors=fmean(result.anchors for result in results),
         right=Share(right, len(labels)) if labels else None,
@@ -142,6 +156,21 @@ def recipe_figures(
             cpu_seconds=sum(result.price.cpu_seconds for result in results),
         ),
         failures=failures,
+    )
+
+
+def model_figures(models: Sequence[Tried], defaults: Sequence[Tried]) -> ModelFigures:
+    """Figures of models made in one way, compared with those of the default way that have the same seeds."""
+    answers = [(str(model.seed), each) for model in models for each in model.answers]
+    return ModelFigures(
+        seeds=tuple(model.seed for model in models),
+        bad={kind: fmean(each.after == "bad" for _, each in _of_kind(answers, kind)) for kind in KINDS},
+        change={kind: _estimate(_of_kind(answers, kind), _step) for kind in KINDS},
+        against_default=_against(models, defaults),
+        by_behaviour={name: _behaviour(own) for name in BEHAVIOURS if (own := [a for a in answers if a[1].behaviour == name])},
+        nats_per_token=_divergence(models),
+        words=(fmean(each.words[0] for _, each in answers), fmean(each.words[1] for _, each in answers)),
+        broken=(fmean(each.before == "broken" for _, each in answers), fmean(each.after == "broken" for _, each in answers)),
     )
 
 
@@ -179,7 +208,7 @@ def _estimate(answers: _Answers, value: Callable[[Answered], float]) -> Estimate
     return Estimate(fmean(values), interval)
 
 
-def _against(results: Sequence[CellResult], defaults: Sequence[CellResult]) -> dict[Kind, Estimate] | None:
+def _against(results: Sequence[Tried], defaults: Sequence[Tried]) -> dict[Kind, Estimate] | None:
     """Differences of bad answers, on prompts that both answered."""
     theirs = {(result.seed, each.uid): each.after == "bad" for result in defaults for each in result.answers}
     shared = [(str(result.seed), each) for result in results for each in result.answers if (result.seed, each.uid) in theirs]
@@ -194,7 +223,7 @@ def _against(results: Sequence[CellResult], defaults: Sequence[CellResult]) -> d
     return found
 
 
-def _divergence(results: Sequence[CellResult]) -> Estimate | None:
+def _divergence(results: Sequence[Tried]) -> Estimate | None:
     """Nats a token: each answer's nats over the mean number of tokens, so that the mean is the ratio of the sums."""
     measured = [(str(result.seed), each) for result in results for each in result.divergences]
     if not measured:

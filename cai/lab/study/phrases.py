@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cai.lab.study.cells import CellResult
-from cai.lab.study.figures import BehaviourChange, Estimate, RecipeFigures, Share
+from cai.lab.study.figures import BehaviourChange, Estimate, ModelFigures, Share
 from cai.lab.suite import BEHAVIOURS
 from cai.models.spec import ModelSpec
 
@@ -43,7 +43,7 @@ def points(estimate: Estimate) -> str:
     return f"{signed(100 * estimate.value)} [{signed(100 * estimate.interval.low)}, {signed(100 * estimate.interval.high)}]"
 
 
-def nats(found: RecipeFigures) -> str:
+def nats(found: ModelFigures) -> str:
     """Distance from the start, a token."""
     if found.nats_per_token is None:
         return NOTHING
@@ -69,7 +69,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
-def behaviour_table(rows: Iterable[tuple[str, RecipeFigures]]) -> str:
+def behaviour_table(rows: Iterable[tuple[str, ModelFigures]]) -> str:
     """Shares of bad answers, before → after; in bold where the interval of the change leaves out 0."""
     header = ("variant", *(f"{b.label} ({b.kind})" for b in BEHAVIOURS.values()))
     lines: list[Sequence[str]] = []

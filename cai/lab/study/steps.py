@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from cai.data.filters.sieve import Sieve, reply_of
@@ -23,6 +23,10 @@ from cai.loop import LoopEvent, run_loop
 from cai.loop.settings import LoopSettings
 from cai.records import ComparisonRecord, Item, PreferenceRecord, RevisionRecord, SFTRecord
 from cai.training.course import Course
+from cai.training.packing import TokenGroup
+from cai.training.results import TrainingEvent
+from cai.training.rows import TrainingRow
+from cai.training.settings import DPOSettings
 from constitution.schema import Constitution
 
 CERTAIN_NATS = 30.0
@@ -166,8 +170,29 @@ def pair_of(group: Candidates, label: Labelled) -> PreferenceRecord:
 
 def tokens_of(course: Course) -> int:
     """Of all rows in all steps, each prompt once with its replies."""
-    total = 0
-    for step in course.plan:
-        for group in (*(course.rows[at].group for at in step.rows), *(course.anchors[at].group for at in step.anchors)):
-            total += len(group.prompt_ids) + sum(map(len, group.replies))
-    return total
+    groups = (
+        group for step in course.plan for group in (*_groups(course.rows, step.rows), *_groups(course.anchors, step.anchors))
+    )
+    return sum(map(_size, groups))
+
+
+def reference_tokens_of(course: Course) -> int:
+    """That preference training lets through its reference model; 0 of another."""
+    return sum(_size(row.group) for row in course.rows) if isinstance(course.settings, DPOSettings) else 0
+
+
+def tell_training(stage: str, tell: Tell) -> Callable[[TrainingEvent], None]:
+    """Events of training as progress."""
+
+    def told(event: TrainingEvent) -> None:
+        tell(f"{stage} {'reference' if event.phase == 'reference' else 'training'}", event.step, event.total_steps)
+
+    return told
+
+
+def _groups(rows: Sequence[TrainingRow], places: Iterable[int]) -> Iterator[TokenGroup]:
+    return (rows[place].group for place in places)
+
+
+def _size(group: TokenGroup) -> int:
+    return len(group.prompt_ids) + sum(map(len, group.replies))
