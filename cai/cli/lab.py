@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cai.lab.study.grid import FailedCell, Grid
+    from cai.lab.series import Failed
+    from cai.lab.study.grid import Grid
+    from cai.lab.study.recipes import Cell
 
 app = typer.Typer(help="The embedded small world, whose truth is known.", no_args_is_help=True)
 
@@ -65,7 +67,7 @@ def study(
         return
     from cai.pipeline.studying import run_study, write_results
 
-    failed: list[FailedCell] = []
+    failed: list[Failed[Cell]] = []
     if table:
         write_results(grid, command, page)
     else:
@@ -77,7 +79,7 @@ def study(
             failed = run_study(grid, command, page, display.show)
         for each in failed:
             typer.echo(
-                visible(f"A cell of seed {each.cell.seed} failed, and is tried again next time: {each.problem}"), err=True
+                visible(f"A cell of seed {each.work.seed} failed, and is tried again next time: {each.problem}"), err=True
             )
     if not json:
         done = len(grid.results())
@@ -141,8 +143,8 @@ def _print_plan(grid: Grid, *, json: bool) -> None:
     if json:
         rows = [
             {
-                "recipe": each.cell.recipe.model_dump(mode="json"),
-                "seed": each.cell.seed,
+                "recipe": each.work.recipe.model_dump(mode="json"),
+                "seed": each.work.seed,
                 "done": each.done,
                 "seconds": each.seconds,
             }
@@ -163,7 +165,7 @@ def _print_plan(grid: Grid, *, json: bool) -> None:
     told: set[object] = set()
     for question in grid.questions:
         for variant in question.variants:
-            own = [each for each in cells if each.cell.recipe == variant.recipe]
+            own = [each for each in cells if each.work.recipe == variant.recipe]
             if not own:
                 row = ("", "", "needs no training")
             elif variant.recipe in told:
@@ -172,7 +174,7 @@ def _print_plan(grid: Grid, *, json: bool) -> None:
                 to_do = [each for each in own if not each.done]
                 seconds = [each.seconds for each in to_do if each.seconds is not None]
                 expected = "" if not to_do else duration(sum(seconds)) if len(seconds) == len(to_do) else "not known yet"
-                row = (_seeds(each.cell.seed for each in own if each.done), _seeds(each.cell.seed for each in to_do), expected)
+                row = (_seeds(each.work.seed for each in own if each.done), _seeds(each.work.seed for each in to_do), expected)
             told.add(variant.recipe)
             shown.add_row(question.id, variant.label, *row)
     out.print(shown)

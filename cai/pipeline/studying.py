@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from cai.evaluation.suites import Kind
-from cai.lab.study.cells import CellResult, Made
-from cai.lab.study.grid import FailedCell, Grid, plan, work
+from cai.lab.series import Failed, Planned, Work
+from cai.lab.study.cells import Made
+from cai.lab.study.grid import Grid, plan, work
+from cai.lab.study.recipes import Cell
 from cai.lab.study.results_page import Answer, answers, results_page
+from cai.lab.study.steps import Tell
 from cai.pipeline.events import OnProgress
 from cai.pipeline.metering import Meter
 from cai.pipeline.provenance import commits, environment, packages
@@ -23,7 +26,7 @@ PACKAGES = (PROGRAM, "torch", "transformers", "peft", "numpy")
 MEASURED: Mapping[Kind, str] = {"fault": "faults: should fall", "control": "controls: should not rise"}
 
 
-def run_study(grid: Grid, command: str, results: Path, on_progress: OnProgress) -> list[FailedCell]:
+def run_study(grid: Grid, command: str, results: Path, on_progress: OnProgress) -> list[Failed[Cell]]:
     """Do every cell that is not done; the page is written after each, and at the end also where none was left to do.
 
     Args:
@@ -35,25 +38,51 @@ def run_study(grid: Grid, command: str, results: Path, on_progress: OnProgress) 
     Returns:
         Cells that failed and that the next start tries again.
     """
+    return kept_up(
+        "cell",
+        plan=lambda: plan(grid),
+        work=lambda on_end, tell: work(grid, made_here(), on_end, tell),
+        write=lambda: write_results(grid, command, results),
+        on_progress=on_progress,
+    )
+
+
+def kept_up(
+    noun: str,
+    *,
+    plan: Callable[[], Sequence[Planned[Work]]],
+    work: Callable[[Callable[[], None], Tell], list[Failed[Work]]],
+    write: Callable[[], None],
+    on_progress: OnProgress,
+) -> list[Failed[Work]]:
+    """A series at work, its page written after each piece, its progress told.
+
+    Args:
+        noun: What a piece is called.
+        plan: Every piece, done or to be done.
+        work: Does those that are waiting; is given what to call after each, and whom to tell how far it is.
+        write: Writes the page.
+        on_progress: Told how far all of it is.
+    """
     with Meter(on_progress) as meter, ExitStack() as phases:
 
-        def finished(_cell: CellResult | FailedCell) -> None:
-            phases.close()
-            write_results(grid, command, results)
-            begin()
-
         def begin() -> None:
-            cells = plan(grid)
-            waiting = [each.seconds for each in cells if not each.done]
+            pieces = plan()
+            waiting = [each.seconds for each in pieces if not each.done]
             known = [seconds for seconds in waiting if seconds is not None]
             note = f"about {duration(sum(known))} left" if waiting and len(known) == len(waiting) else ""
-            meter.tell("cells", len(cells) - len(waiting), len(cells), note)
+            meter.tell(f"{noun}s", len(pieces) - len(waiting), len(pieces), note)
             if waiting:
-                phases.enter_context(meter.phase(f"cell {len(cells) - len(waiting) + 1}"))
+                phases.enter_context(meter.phase(f"{noun} {len(pieces) - len(waiting) + 1}"))
+
+        def ended() -> None:
+            phases.close()
+            write()
+            begin()
 
         begin()
-        failed = work(grid, made_here(), finished, meter.tell)
-    write_results(grid, command, results)
+        failed = work(ended, meter.tell)
+    write()
     return failed
 
 

@@ -35,8 +35,8 @@ class EntryResult(BaseModel):
     """One method with one seed, done. `failure`: why it came to no model; then nothing was answered.
 
     `budget` is in tokens forward, None for the reference, which sets it; `passes` are what the way to the model took, its trial
-    not counted. `prompts` were used, `rows` trained on (pairs, replies), in `steps` of the optimizer. `seconds` pass on the clock,
-    `cpu_seconds` are those of all cores that this process had; both without the trial.
+    not counted. `prompts` were used, `rows` trained on (pairs, replies), in `steps` of the optimizer. `seconds` pass on the
+    clock, `cpu_seconds` are those of all cores that this process had; both without the trial.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,29 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import TypeAlias
 
-from cai.errors import CaiError, StoreError
+from cai.lab.series import Failed, Planned, work_through
 from cai.lab.study.bench import Bench, NothingToTrainOnError
 from cai.lab.study.cells import Answered, CellResult, Divergence, Made, Price, read_cell, write_cell
 from cai.lab.study.recipes import DEFAULT, Cell, Question, Size, cells_of
 from cai.lab.study.setup import DIVERGENCE_EVERY, Setup
 from cai.lab.study.steps import Tell, decided_pairs
-
-FAILURES_IN_A_ROW = 3
-"""So many are no longer about a recipe: the machine or the installation is at fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedCell:
-    """A cell that was not finished: a full disk, a loss that is not finite. The next start tries it again."""
-
-    cell: Cell
-    problem: str
-
-
-OnCell: TypeAlias = Callable[[CellResult | FailedCell], None]
-"""Told of each cell when it is on the disk, or has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +52,31 @@ class Grid:
         return [found for cell in self.cells if (found := self.result(cell)) is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedCell:
-    """`seconds`: what it took, when it is done; else a forecast, None where nothing is known yet."""
-
-    cell: Cell
-    done: bool
-    seconds: float | None
-
-
-def plan(grid: Grid) -> list[PlannedCell]:
+def plan(grid: Grid) -> list[Planned[Cell]]:
     """Every cell, done or with a forecast: the mean of its recipe's other seeds, else of all finished cells.
 
     Those of the first recipe are left out where there are others: they made what all have in common.
     """
     found = {cell: grid.result(cell) for cell in grid.cells}
     seconds = {cell: result.price.seconds for cell, result in found.items() if result is not None}
-    planned: list[PlannedCell] = []
+    planned: list[Planned[Cell]] = []
     for cell in grid.cells:
         if cell in seconds:
-            planned.append(PlannedCell(cell, done=True, seconds=seconds[cell]))
+            planned.append(Planned(cell, done=True, seconds=seconds[cell]))
             continue
         same = [took for other, took in seconds.items() if other.recipe == cell.recipe]
         alike = same or [took for other, took in seconds.items() if other.recipe != DEFAULT] or list(seconds.values())
-        planned.append(PlannedCell(cell, done=False, seconds=fmean(alike) if alike else None))
+        planned.append(Planned(cell, done=False, seconds=fmean(alike) if alike else None))
     return planned
 
 
-def work(grid: Grid, made: Made, on_cell: OnCell, tell: Tell) -> list[FailedCell]:
+def work(grid: Grid, made: Made, on_end: Callable[[], None], tell: Tell) -> list[Failed[Cell]]:
     """Do every cell that is not done.
 
     Args:
         grid: What is to be done.
         made: With what; the date is put in for each cell.
-        on_cell: Called after each.
+        on_end: Called after each, done (then it is on the disk) or failed.
         tell: Told how far the cell in work is.
 
     Returns:
@@ -111,27 +86,15 @@ def work(grid: Grid, made: Made, on_cell: OnCell, tell: Tell) -> list[FailedCell
         CaiError: If several fail one after another, or the folder cannot be used.
     """
     waiting = [cell for cell in grid.cells if grid.result(cell) is None]
-    failed: list[FailedCell] = []
     if not waiting:
-        return failed
-    in_a_row = 0
+        return []
     bench = Bench(grid.folder, grid.setup, items=grid.size.items, per_behaviour=grid.size.per_behaviour, tell=tell)
+
+    def do(cell: Cell) -> None:
+        write_cell(grid.folder, cell.key(grid.size, grid.fingerprint), _done(bench, grid, cell, made))
+
     try:
-        for cell in waiting:
-            try:
-                result = _done(bench, grid, cell, made)
-            except StoreError:
-                raise
-            except CaiError as error:
-                failed.append(FailedCell(cell, str(error)))
-                on_cell(failed[-1])
-                in_a_row += 1
-                if in_a_row == FAILURES_IN_A_ROW:
-                    raise
-                continue
-            in_a_row = 0
-            write_cell(grid.folder, cell.key(grid.size, grid.fingerprint), result)
-            on_cell(result)
+        failed = work_through(waiting, do, on_end)
         bench.forget_models()
     finally:
         bench.close()

@@ -39,7 +39,7 @@ from pathlib import Path
 sys.path.insert(0, "tests"); sys.path.insert(0, "tests/lab/study")
 from test_grid import MADE, small_grid
 from cai.lab.study.grid import work
-work(small_grid(Path(sys.argv[1]), Path(sys.argv[2])), MADE, print, lambda *told: None)
+work(small_grid(Path(sys.argv[1]), Path(sys.argv[2])), MADE, lambda: None, lambda *told: None)
 """
 MADE = Made(at="")
 
@@ -54,7 +54,7 @@ def small_grid(folder: Path, model: Path, *recipes: Recipe) -> Grid:
 def test_cells_share_what_they_have_in_common_and_a_finished_grid_does_nothing(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", vocab=400)
     grid = small_grid(tmp_path / "out", model)
-    work(grid, MADE, lambda *_: None, lambda *_: None)
+    work(grid, MADE, lambda: None, lambda *_: None)
     default, hard, tuned = grid.results()
     assert not any(each.failure for each in (default, hard, tuned))
     assert [len(each.answers) for each in (default, hard, tuned)] == [7] * 3
@@ -69,7 +69,7 @@ def test_cells_share_what_they_have_in_common_and_a_finished_grid_does_nothing(t
     assert len(list((tmp_path / "out" / "reference").glob("reference-*"))) == 2  # of the plain and of the tuned model
     assert not (tmp_path / "out" / "models").exists()
     told: list[object] = []
-    work(grid, MADE, lambda *cell: told.append(cell), lambda *event: told.append(event))
+    work(grid, MADE, lambda: told.append(None), lambda *event: told.append(event))
     assert told == []
 
 
@@ -96,15 +96,15 @@ def test_nothing_to_train_on_is_a_result_a_training_that_fails_is_none_and_is_tr
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder should be")
     told: list[object] = []
-    (failed,) = work(grid, MADE, told.append, lambda *_: None)
-    assert failed.cell == grid.cells[1]
+    (failed,) = work(grid, MADE, lambda: told.append(None), lambda *_: None)
+    assert failed.work == grid.cells[1]
     assert len(told) == 3
     default, nothing = grid.results()
     assert (default.recipe, default.failure) == (DEFAULT, "")
     assert nothing.recipe == nobody
     assert nothing.failure.startswith("there is no pair to train on")
     blocked.unlink(missing_ok=True)
-    assert work(grid, MADE, told.append, lambda *_: None) == []
+    assert work(grid, MADE, lambda: told.append(None), lambda *_: None) == []
     assert [each.recipe for each in grid.results()] == [DEFAULT, HARD, nobody]
 
 
@@ -112,7 +112,7 @@ def test_nothing_to_train_on_is_a_result_a_training_that_fails_is_none_and_is_tr
 def test_a_grid_killed_at_any_moment_loses_at_most_the_cell_in_work(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", vocab=400)
     straight = small_grid(tmp_path / "straight", model)
-    work(straight, MADE, lambda *_: None, lambda *_: None)
+    work(straight, MADE, lambda: None, lambda *_: None)
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(model)]
     cells = tmp_path / "killed" / "cells"
     for wanted in (0, 1, 2):

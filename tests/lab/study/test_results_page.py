@@ -67,7 +67,7 @@ def test_a_damaged_cell_counts_as_not_done(tmp_path: Path) -> None:
 
 def test_the_plan_foretells_from_the_same_recipe_or_else_from_all(tmp_path: Path) -> None:
     cells = (cell(DEFAULT, 0, seconds=100.0), cell(DEFAULT, 1, seconds=50.0), cell(HARD, 0, seconds=30.0))
-    planned = {(each.cell.recipe, each.cell.seed): each for each in plan(grid(tmp_path, *cells, seeds=(0, 1, 2)))}
+    planned = {(each.work.recipe, each.work.seed): each for each in plan(grid(tmp_path, *cells, seeds=(0, 1, 2)))}
     assert planned[DEFAULT, 2].seconds == 75.0
     assert planned[HARD, 1].seconds == 30.0
     assert [each.done for each in planned.values()] == [True, True, False, True, False, False]
