@@ -29,6 +29,7 @@ from constitution.loading import load_constitution
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 OWN = REPOSITORY / "examples" / "own-constitution" / "README.md"
+DOCUMENTS = [README, *sorted(each for name in ("cai", "examples", "principles") for each in (REPOSITORY / name).rglob("*.md"))]
 EMBEDDED = ModelSpec(name="smollm2-135m", adapter="feedback")
 
 
@@ -54,6 +55,12 @@ def run_blocks(document: Path, kinds: set[str], cwd: Path) -> int:
             assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
             count += 1
     return count
+
+
+def anchors(document: Path) -> set[str]:
+    """What links to headings of a Markdown file end in, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def needs_embedded() -> None:
@@ -86,6 +93,12 @@ def test_the_commands_on_data_sets_work_on_a_finished_run(tmp_path: Path) -> Non
     write_labelled_run(tmp_path / "runs" / "demo")
     assert run_blocks(README, {"sh exports"}, tmp_path) == 2
     assert (tmp_path / "exported" / "README.md").is_file()
+
+
+def test_the_commands_on_a_finished_run_tell_about_it(tmp_path: Path) -> None:
+    write_labelled_run(tmp_path / "runs" / "demo")
+    assert run_blocks(README, {"sh finished"}, tmp_path) == 4
+    assert (tmp_path / "runs" / "demo" / "report.html").is_file()
 
 
 @pytest.mark.slow
@@ -158,7 +171,8 @@ def test_the_python_of_the_readme_runs() -> None:
 
 
 def test_the_yaml_of_the_readme_is_valid(tmp_path: Path) -> None:
-    principles, config = (block.text for block in blocks(README) if block.kind == "yaml")
+    (principles,) = (block.text for block in blocks(README) if block.kind == "yaml principles")
+    (config,) = (block.text for block in blocks(README) if block.kind == "yaml run")
     (tmp_path / "mine.yaml").write_text(principles)
     assert load_constitution([tmp_path / "mine.yaml"]).principles[0].id == "short-answers"
     (tmp_path / "run.yaml").write_text(config)
@@ -208,8 +222,9 @@ def test_the_demo_is_the_file_in_the_examples() -> None:
     assert set(content["principles"]) <= shipped
 
 
-def test_every_link_between_documents_leads_somewhere() -> None:
-    lab, cluster = REPOSITORY / "cai" / "lab", REPOSITORY / "examples" / "cluster"
-    for document in (README, OWN, lab / "README.md", lab / "RESULTS.md", cluster / "README.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(REPOSITORY)))
+def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", document.read_text()):
+        there = document.parent / target if target else document
+        assert there.exists(), target
+        assert not heading or heading in anchors(there), f"{target}#{heading}"
