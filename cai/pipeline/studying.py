@@ -9,6 +9,7 @@ from pathlib import Path
 from cai.evaluation.suites import Kind
 from cai.lab.series import Failed, Planned, Work
 from cai.lab.study.cells import Made
+from cai.lab.study.figures import ModelFigures
 from cai.lab.study.grid import Grid, plan, work
 from cai.lab.study.recipes import Cell
 from cai.lab.study.results_page import Answer, answers, results_page
@@ -39,7 +40,7 @@ def run_study(grid: Grid, command: str, results: Path, on_progress: OnProgress) 
         Cells that failed and that the next start tries again.
     """
     return kept_up(
-        "cell",
+        "cells",
         plan=lambda: plan(grid),
         work=lambda on_end, tell: work(grid, made_here(), on_end, tell),
         write=lambda: write_results(grid, command, results),
@@ -58,7 +59,7 @@ def kept_up(
     """A series at work, its page written after each piece, its progress told.
 
     Args:
-        noun: What a piece is called.
+        noun: What several pieces are called.
         plan: Every piece, done or to be done.
         work: Does those that are waiting; is given what to call after each, and whom to tell how far it is.
         write: Writes the page.
@@ -71,9 +72,9 @@ def kept_up(
             waiting = [each.seconds for each in pieces if not each.done]
             known = [seconds for seconds in waiting if seconds is not None]
             note = f"about {duration(sum(known))} left" if waiting and len(known) == len(waiting) else ""
-            meter.tell(f"{noun}s", len(pieces) - len(waiting), len(pieces), note)
+            meter.tell(noun, len(pieces) - len(waiting), len(pieces), note)
             if waiting:
-                phases.enter_context(meter.phase(f"{noun} {len(pieces) - len(waiting) + 1}"))
+                phases.enter_context(meter.phase(f"{noun}: {len(pieces) - len(waiting) + 1}"))
 
         def ended() -> None:
             phases.close()
@@ -109,29 +110,30 @@ def write_results(grid: Grid, command: str, results: Path) -> None:
 
 def pictures(found: Sequence[Answer]) -> Mapping[str, str]:
     """Question → SVG of the changes against the plain model; all have one scale. Questions without a figure have none."""
-    rows: dict[str, list[ForestRow]] = {}
-    for answer in found:
-        if any(each.figures for each in answer.variants):
-            rows[answer.question.id] = [
-                ForestRow(
-                    each.variant.label,
-                    tuple(
-                        None
-                        if each.figures is None
-                        else Whisker(
-                            100 * each.figures.change[kind].value,
-                            100 * each.figures.change[kind].interval.low,
-                            100 * each.figures.change[kind].interval.high,
-                        )
-                        for kind in MEASURED
-                    ),
-                )
-                for each in answer.variants
-            ]
+    rows = {
+        answer.question.id: (answer.question.title, [(each.variant.label, each.figures) for each in answer.variants])
+        for answer in found
+    }
+    return draw(rows)
+
+
+def draw(series: Mapping[str, tuple[str, Sequence[tuple[str, ModelFigures | None]]]]) -> Mapping[str, str]:
+    """Name → SVG, of name → (title, rows of label and figures); all have one scale. What has no figure is left out."""
+    rows = {
+        name: [ForestRow(label, _whiskers(figures)) for label, figures in several]
+        for name, (_, several) in series.items()
+        if any(figures for _, figures in several)
+    }
     marks = [mark for several in rows.values() for row in several for mark in row.marks if mark is not None]
     if not marks:
         return {}
     bounds = (min(mark.low for mark in marks), max(mark.high for mark in marks))
-    titles = {answer.question.id: answer.question.title for answer in found}
     unit = "change against the plain model, points"
-    return {name: forest(titles[name], unit, tuple(MEASURED.values()), several, bounds) for name, several in rows.items()}
+    return {name: forest(series[name][0], unit, tuple(MEASURED.values()), several, bounds) for name, several in rows.items()}
+
+
+def _whiskers(figures: ModelFigures | None) -> tuple[Whisker | None, ...]:
+    if figures is None:
+        return (None,) * len(MEASURED)
+    changes = [figures.change[kind] for kind in MEASURED]
+    return tuple(Whisker(100 * each.value, 100 * each.interval.low, 100 * each.interval.high) for each in changes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cai.lab.study.cells import CellResult
+from cai.lab.study.cells import Made
 from cai.lab.study.figures import BehaviourChange, Estimate, ModelFigures, Share
 from cai.lab.suite import BEHAVIOURS
 from cai.models.spec import ModelSpec
@@ -26,16 +27,50 @@ def named(spec: ModelSpec) -> str:
     return " with the adapter ".join(names)
 
 
-def machine(result: CellResult) -> str:
-    """What a cell was made on."""
-    known = result.made.environment
+def days(made: Sequence[Made]) -> str:
+    """On which it was made, from the first to the last."""
+    dates = sorted({each.at[:10] for each in made})
+    return f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else "".join(dates) or "not yet"
+
+
+def machines(made: Sequence[Made]) -> str:
+    """What it was made on."""
+    return "; ".join(sorted({_machine(each) for each in made})) or "none yet"
+
+
+def versions(made: Sequence[Made]) -> str:
+    """Of the packages that it was made with."""
+    return "; ".join(sorted({_versions(each) for each in made})) or "none yet"
+
+
+def lost_rows(counted: Sequence[dict[str, int]]) -> str:
+    """Rows that came to nothing, in the mean of several pieces of work, by reason."""
+    reasons: Counter[str] = Counter()
+    for each in counted:
+        reasons.update(each)
+    return ", ".join(f"{reason} {count / len(counted):.1f}" for reason, count in reasons.most_common()) or "nothing"
+
+
+def behaviours_alone(figures: ModelFigures) -> list[str]:
+    """Lines of a list, one for each behaviour: a mean hides what goes the other way."""
+    lines: list[str] = []
+    for name, behaviour in BEHAVIOURS.items():
+        own = figures.by_behaviour.get(name)
+        if own is not None:
+            verdict = ("worse" if own.change.value > 0 else "better") if own.change.leaves_out_zero else "no difference shown"
+            shares = f"{own.before:.0%} → {own.after:.0%}"
+            lines.append(f"  - *{behaviour.label}* ({behaviour.kind}): {shares} ({points(own.change)} points), {verdict}.")
+    return lines
+
+
+def _machine(made: Made) -> str:
+    known = made.environment
     return f"{known.get('cpu', 'an unknown processor')}, {known.get('cores', '?')} cores, {known.get('memory_gb', '?')} GB"
 
 
-def versions(result: CellResult) -> str:
-    """Of the packages that a cell was made with."""
+def _versions(made: Made) -> str:
     packages = ("constitution-cai", "torch", "transformers", "peft")
-    return ", ".join(f"{name} {version}" for name in packages if (version := result.made.packages.get(name)))
+    return ", ".join(f"{name} {version}" for name in packages if (version := made.packages.get(name)))
 
 
 def points(estimate: Estimate) -> str:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai.lab.study.cells import CellResult
 from cai.lab.study.figures import RecipeFigures, VariantFigures, question_figures
 from cai.lab.study.grid import Grid
-from cai.lab.study.phrases import NOTHING, behaviour_table, machine, markdown, named, nats, points, said, share, versions
+from cai.lab.study.phrases import (
+    NOTHING,
+    behaviour_table,
+    behaviours_alone,
+    days,
+    lost_rows,
+    machines,
+    markdown,
+    named,
+    nats,
+    points,
+    said,
+    share,
+    versions,
+)
 from cai.lab.study.recipes import DEFAULT, Question, Recipe
 from cai.lab.study.setup import DIVERGENCE_EVERY
 from cai.lab.suite import BEHAVIOURS
@@ -91,17 +104,11 @@ def _default_in_short(found: Sequence[Answer]) -> list[str]:
     figures = next((f for a in found for v in a.variants if v.variant.recipe == DEFAULT and (f := v.figures)), None)
     if figures is None:
         return []
-    lines = [
+    return [
         f"- **The default against the plain model**: {said(figures.change['fault'], 'faults')}; "
-        f"{said(figures.change['control'], 'bad controls')}. Each alone:"
+        f"{said(figures.change['control'], 'bad controls')}. Each alone:",
+        *behaviours_alone(figures),
     ]
-    for name, behaviour in BEHAVIOURS.items():
-        own = figures.by_behaviour.get(name)
-        if own is not None:
-            verdict = ("worse" if own.change.value > 0 else "better") if own.change.leaves_out_zero else "no difference shown"
-            shares = f"{own.before:.0%} → {own.after:.0%}"
-            lines.append(f"  - *{behaviour.label}* ({behaviour.kind}): {shares} ({points(own.change)} points), {verdict}.")
-    return lines
 
 
 def sentences(answer: Answer, seeds: int) -> list[str]:
@@ -179,24 +186,22 @@ def _every_recipe(found: Sequence[Answer]) -> list[tuple[str, RecipeFigures]]:
 
 
 def _about(grid: Grid, results: Sequence[CellResult], command: str) -> str:
-    days = sorted({result.made.at[:10] for result in results})
-    machines = sorted({machine(result) for result in results})
-    made_with = sorted({versions(result) for result in results})
+    made = [result.made for result in results]
     minutes = sum(result.price.seconds for result in results) / 60
     cpu_minutes = sum(result.price.cpu_seconds for result in results) / 60
     lines = [
         f"```\n{command}\n```",
         "\n".join(
             (
-                f"- **Made**: {' to '.join((days[0], days[-1])) if len(days) > 1 else ''.join(days) or 'not yet'}; "
+                f"- **Made**: {days(made)}; "
                 f"{len(results)} of {len(grid.cells)} cells; "
                 f"{minutes:.0f} minutes, {cpu_minutes:.0f} of them processor time of one process.",
                 f"- **Each cell**: {grid.size.items} prompts for the loop, {grid.size.per_behaviour} held-out prompts for each "
                 f"of {len(BEHAVIOURS)} behaviours, answered greedily; seeds {', '.join(map(str, grid.seeds))}: of prompts, "
                 "drafts, training and held-out prompts.",
                 f"- **Models**: {named(grid.setup.plain)} is trained, {named(grid.setup.feedback)} gives feedback.",
-                f"- **Machine**: {'; '.join(machines) or 'none yet'}.",
-                f"- **Versions**: {'; '.join(made_with) or 'none yet'}.",
+                f"- **Machine**: {machines(made)}.",
+                f"- **Versions**: {versions(made)}.",
             )
         ),
         "This page is written by that command, after every cell.",
@@ -234,12 +239,8 @@ def _lost(results: Sequence[CellResult]) -> str:
     counted = [result.lost for result in results if result.lost is not None]
     if not counted:
         return "- **Lost on the way**: not counted when these cells were made."
-    reasons: Counter[str] = Counter()
-    for each in counted:
-        reasons.update(each)
-    told = ", ".join(f"{reason} {count / len(counted):.1f}" for reason, count in reasons.most_common()) or "nothing"
     older = f"; not counted in {len(results) - len(counted)} older cells" if len(counted) < len(results) else ""
-    return f"- **Lost on the way**, rows in the mean of {len(counted)} cells, by reason: {told}{older}."
+    return f"- **Lost on the way**, rows in the mean of {len(counted)} cells, by reason: {lost_rows(counted)}{older}."
 
 
 def _resolution(found: Sequence[Answer]) -> str:
