@@ -6,8 +6,6 @@ the budget is spent.
 
 from __future__ import annotations
 
-import itertools
-import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cai.data.rows import sft_records
-from cai.engines.base import Generation, GenerationRequest, generate_all
 from cai.engines.local import LocalEngine
 from cai.errors import TrainingError
+from cai.lab.comparison.best_drafts import best_drafts
 from cai.lab.comparison.compute import Passes, passes_of_engine
 from cai.lab.comparison.methods import MethodId
 from cai.lab.comparison.setup import ContestSetup
@@ -43,7 +41,6 @@ from cai.models.spec import ModelSpec
 from cai.records import Item, PreferenceRecord, RevisionRecord, SFTRecord
 from cai.rl.course import rl_course, train_rl
 from cai.rl.margins import MarginReward
-from cai.rl.rewards import Reply
 from cai.rl.settings import RLSettings
 from cai.training.course import Course, run_course
 from cai.training.dpo import dpo_course
@@ -170,7 +167,11 @@ class Contest:
     def _add(self, method: MethodId, items: Sequence[Item], seed: int, gathered: Gathered) -> None:
         study = self._setup.study
         if method == "best_of":
-            self._add_best(items, seed, gathered)
+            reward = self._reward(self._engine(study.feedback), seed, per_reply=None)
+            params, tries = study.loop.draft, self._setup.best_of
+            rows, lost = best_drafts(items, self._engine(study.plain), reward, params, tries, seed)
+            gathered.best += rows
+            gathered.lost += lost
             return
         loop = study.loop.model_copy(update={"rounds": DEFAULT.rounds})
         plain, feedback = self._engine(study.plain), self._engine(study.feedback)
@@ -185,36 +186,6 @@ class Contest:
             labels = labels_of(records, self._constitution, POINTWISE, engine, seed, self._tell)
             gathered.pairs += decided_pairs(labels)
             gathered.lost["label: the judge gave no answer"] += sum(label.failed for _, label in labels)
-
-    def _add_best(self, items: Sequence[Item], seed: int, gathered: Gathered) -> None:
-        """Several drafts to each prompt, and the one whose margin is the largest; the first of several equal ones."""
-        study, tries = self._setup.study, self._setup.best_of
-        asked = [
-            GenerationRequest(item.messages, study.loop.draft, f"{seed}/{item.uid}/{replica}/draft/0")
-            for item in items
-            for replica in range(tries)
-        ]
-        drafts = dict(generate_all(self._engine(study.plain), asked))
-        owners = list(itertools.chain.from_iterable([item] * tries for item in items))
-        replies: list[Reply] = []
-        for at, item in enumerate(owners):
-            draft = drafts[at]
-            if isinstance(draft, Generation) and draft.text:
-                replies.append(Reply(item, draft.text, draft.completion_tokens))
-            else:
-                gathered.lost["draft: none, or an empty one"] += 1
-        reward = self._reward(self._engine(study.feedback), seed, per_reply=None)
-        margins = reward.rewards(replies)
-        best: dict[str, tuple[float, Reply]] = {}
-        for reply, margin in zip(replies, margins, strict=True):
-            known = best.get(reply.item.uid)
-            if not math.isnan(margin) and (known is None or margin > known[0]):
-                best[reply.item.uid] = margin, reply
-        gathered.lost["label: no principle applies, or no answer"] += len(items) - len(best)
-        gathered.best += [
-            SFTRecord(uid=uid, messages=reply.item.messages, reply=reply.text, tags=reply.item.tags)
-            for uid, (_, reply) in best.items()
-        ]
 
     def _training_cost(self, method: MethodId, gathered: Gathered, seed: int) -> float:
         """Of all stages on the data so far, without doing them."""
