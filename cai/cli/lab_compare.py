@@ -17,8 +17,7 @@ from cai.cli.lab_work import (
     SeedsOption,
     TableOption,
     command_of,
-    followed,
-    print_end,
+    follow,
     print_expected,
     print_plan_json,
     seed_cells,
@@ -27,9 +26,7 @@ from cai.cli.lab_work import (
 )
 
 if TYPE_CHECKING:
-    from cai.lab.comparison.entries import Entry
     from cai.lab.comparison.rounds import Comparison
-    from cai.lab.series import Failed
 
 ALL = "all"
 
@@ -72,12 +69,14 @@ def compare(
         return
     from cai.pipeline.comparing import run_comparison, write_comparison
 
-    if table:
-        failed: list[Failed[Entry]] = []
-        write_comparison(comparison, command, page)
-    else:
-        failed = followed(lambda tell: run_comparison(comparison, command, page, tell), json=json)
-    print_end(page, f"{len(comparison.results())} of {len(comparison.entries)} models", failed, json=json)
+    follow(
+        page,
+        lambda tell: run_comparison(comparison, command, page, tell),
+        lambda: write_comparison(comparison, command, page),
+        lambda: f"{len(comparison.results())} of {len(comparison.entries)} models",
+        table=table,
+        json=json,
+    )
 
 
 def _comparison(

@@ -17,8 +17,7 @@ from cai.cli.lab_work import (
     SeedsOption,
     TableOption,
     command_of,
-    followed,
-    print_end,
+    follow,
     print_expected,
     print_plan_json,
     seed_cells,
@@ -27,9 +26,7 @@ from cai.cli.lab_work import (
 )
 
 if TYPE_CHECKING:
-    from cai.lab.series import Failed
     from cai.lab.study.grid import Grid
-    from cai.lab.study.recipes import Cell
 
 ALL = "all"
 
@@ -72,12 +69,14 @@ def study(
         return
     from cai.pipeline.studying import run_study, write_results
 
-    if table:
-        failed: list[Failed[Cell]] = []
-        write_results(grid, command, page)
-    else:
-        failed = followed(lambda tell: run_study(grid, command, page, tell), json=json)
-    print_end(page, f"{len(grid.results())} of {len(grid.cells)} cells", failed, json=json)
+    follow(
+        page,
+        lambda tell: run_study(grid, command, page, tell),
+        lambda: write_results(grid, command, page),
+        lambda: f"{len(grid.results())} of {len(grid.cells)} cells",
+        table=table,
+        json=json,
+    )
 
 
 def _grid(

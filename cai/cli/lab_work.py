@@ -78,21 +78,37 @@ def command_of(
     return f"cai lab {name} {' '.join(parts)}"
 
 
-def followed(work: Callable[[OnProgress], list[Failed[Work]]], *, json: bool) -> list[Failed[Work]]:
-    """Do it, with its progress shown, and how to go on where it is interrupted."""
-    from cai.cli.progress import ProgressDisplay
-    from cai.cli.run import resumable
+def follow(
+    page: Path,
+    work: Callable[[OnProgress], list[Failed[Work]]],
+    write: Callable[[], None],
+    done: Callable[[], str],
+    *,
+    table: bool,
+    json: bool,
+) -> None:
+    """Do it with its progress shown, then say where the page is, how much of it there is, and what failed.
 
-    with resumable(), ProgressDisplay(json=json) as display:
-        return work(display.show)
-
-
-def print_end(page: Path, done: str, failed: Sequence[Failed[Any]], *, json: bool) -> None:
-    """Where the page is, how much of it there is, and what failed.
+    Args:
+        page: What it comes to.
+        work: Does it; writes the page.
+        write: Writes the page alone.
+        done: How much of it is done, in words.
+        table: Only write the page.
+        json: Progress as JSON.
 
     Raises:
-        typer.Exit: If something did.
+        typer.Exit: If something failed.
     """
+    failed: list[Failed[Work]] = []
+    if table:
+        write()
+    else:
+        from cai.cli.progress import ProgressDisplay
+        from cai.cli.run import resumable
+
+        with resumable(), ProgressDisplay(json=json) as display:
+            failed = work(display.show)
     from rich.console import Console
     from rich.text import Text
 
@@ -102,7 +118,7 @@ def print_end(page: Path, done: str, failed: Sequence[Failed[Any]], *, json: boo
     for each in failed:
         typer.echo(visible(f"Seed {each.work.seed} failed once, and is tried again next time: {each.problem}"), err=True)
     if not json:
-        Console(highlight=False).print(Text(f"{page}: {done}"))
+        Console(highlight=False).print(Text(f"{page}: {done()}"))
     if failed:
         raise typer.Exit(ROWS_FAILED)
 

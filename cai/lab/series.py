@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Generic, Protocol, TypeVar
 
 from cai.errors import CaiError, StoreError
@@ -37,6 +38,26 @@ class Planned(Generic[Work]):
     work: Work
     done: bool
     seconds: float | None
+
+
+def planned(
+    pieces: Sequence[Work], seconds: Mapping[Work, float], kin: Callable[[Work], object], typical: Callable[[Work], bool]
+) -> list[Planned[Work]]:
+    """Every piece, done or with a forecast: the mean of its kin, else of what is typical, else of all that is done.
+
+    Args:
+        pieces: In the order of work.
+        seconds: Of those that are done.
+        kin: What pieces that take alike have in common.
+        typical: Whether others may be expected to take as long.
+    """
+
+    def forecast(piece: Work) -> float | None:
+        same = [took for other, took in seconds.items() if kin(other) == kin(piece)]
+        alike = same or [took for other, took in seconds.items() if typical(other)] or list(seconds.values())
+        return fmean(alike) if alike else None
+
+    return [Planned(each, done=each in seconds, seconds=seconds.get(each, forecast(each))) for each in pieces]
 
 
 def work_through(waiting: Sequence[Work], do: Callable[[Work], None], on_end: Callable[[], None]) -> list[Failed[Work]]:

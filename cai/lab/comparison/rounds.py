@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 
 from cai.errors import CaiError
 from cai.lab.comparison.compute import Passes
@@ -16,7 +15,7 @@ from cai.lab.comparison.contest import Contest, Outcome
 from cai.lab.comparison.entries import Entry, EntryResult, read_entry, write_entry
 from cai.lab.comparison.methods import REFERENCE, Method
 from cai.lab.comparison.setup import ContestSetup
-from cai.lab.series import Failed, Planned, work_through
+from cai.lab.series import Failed, Planned, planned, work_through
 from cai.lab.study.bench import Bench, NothingToTrainOnError
 from cai.lab.study.cells import Answered, Divergence, Made
 from cai.lab.study.recipes import PRINCIPLES, Size
@@ -62,16 +61,9 @@ class Comparison:
 
 def plan(comparison: Comparison) -> list[Planned[Entry]]:
     """Every entry, done or with a forecast: the mean of its method's other seeds, else of all that is done."""
-    found = {entry: comparison.result(entry) for entry in comparison.entries}
-    seconds = {entry: result.seconds for entry, result in found.items() if result is not None}
-    planned: list[Planned[Entry]] = []
-    for entry in comparison.entries:
-        if entry in seconds:
-            planned.append(Planned(entry, done=True, seconds=seconds[entry]))
-            continue
-        alike = [took for other, took in seconds.items() if other.method == entry.method] or list(seconds.values())
-        planned.append(Planned(entry, done=False, seconds=fmean(alike) if alike else None))
-    return planned
+    found = {entry: result for entry in comparison.entries if (result := comparison.result(entry)) is not None}
+    seconds = {entry: result.seconds for entry, result in found.items()}
+    return planned(comparison.entries, seconds, kin=lambda entry: entry.method, typical=lambda _: True)
 
 
 def work(comparison: Comparison, made: Made, on_end: Callable[[], None], tell: Tell) -> list[Failed[Entry]]:

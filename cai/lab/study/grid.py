@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 
-from cai.lab.series import Failed, Planned, work_through
+from cai.lab.series import Failed, Planned, planned, work_through
 from cai.lab.study.bench import Bench, NothingToTrainOnError
 from cai.lab.study.cells import Answered, CellResult, Divergence, Made, Price, read_cell, write_cell
 from cai.lab.study.recipes import DEFAULT, Cell, Question, Size, cells_of
@@ -57,17 +56,9 @@ def plan(grid: Grid) -> list[Planned[Cell]]:
 
     Those of the first recipe are left out where there are others: they made what all have in common.
     """
-    found = {cell: grid.result(cell) for cell in grid.cells}
-    seconds = {cell: result.price.seconds for cell, result in found.items() if result is not None}
-    planned: list[Planned[Cell]] = []
-    for cell in grid.cells:
-        if cell in seconds:
-            planned.append(Planned(cell, done=True, seconds=seconds[cell]))
-            continue
-        same = [took for other, took in seconds.items() if other.recipe == cell.recipe]
-        alike = same or [took for other, took in seconds.items() if other.recipe != DEFAULT] or list(seconds.values())
-        planned.append(Planned(cell, done=False, seconds=fmean(alike) if alike else None))
-    return planned
+    found = {cell: result for cell in grid.cells if (result := grid.result(cell)) is not None}
+    seconds = {cell: result.price.seconds for cell, result in found.items()}
+    return planned(grid.cells, seconds, kin=lambda cell: cell.recipe, typical=lambda cell: cell.recipe != DEFAULT)
 
 
 def work(grid: Grid, made: Made, on_end: Callable[[], None], tell: Tell) -> list[Failed[Cell]]:
