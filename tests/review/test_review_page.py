@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from cai.records import HumanVerdict, Judgement
 from cai.review.server import ReviewServer
+from cai.shown_text import visible
 from cai.store import VerdictFile
 from constitution.messages import assistant, user
 from tests.axe import faults
@@ -135,6 +137,43 @@ def test_hostile_texts_are_only_texts(browser: Chromium, tmp_path: Path) -> None
         tab.evaluate("new Promise((done) => setTimeout(done, 200))")
         assert "owned" not in tab.evaluate("document.title")
         assert tab.evaluate("(document.title = 'ours')") == "ours"
+
+
+LONG_TEXTS = {
+    "words": " ".join(f"word{n % 977}" for n in range(120_000)),
+    "lines": "\n".join(f"line {n % 977}" for n in range(110_000)),
+    "one word": "ab" * 500_000,
+    "pairs of surrogates": "a" + "\U0001f600" * 250_000,
+    "right to left": "\u202ea" * 125_000,
+    "hostile": HOSTILE * 4_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_a_megabyte_is_shown_marked_and_judged_in_seconds(browser: Chromium, tmp_path: Path, name: str) -> None:
+    """A browser took 17 s to break three such texts into lines, or a minute of them right to left, and again for the marks."""
+    text = LONG_TEXTS[name]
+    long = pair("p", chosen=f"{text} one", rejected=f"{text} other, and more").model_copy(update={"prompt": (user(text),)})
+    run = write_run(tmp_path / "run", [long], review={"double_share": 0.0})
+    all_of_it = "[...document.querySelectorAll('.answer .text')].map((each) => each.textContent)"
+    with served(run) as server:
+        began = time.monotonic()
+        tab = begin(browser, server, "Ann")
+        tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        shown = tab.evaluate(all_of_it)
+        assert sorted(shown) == sorted(visible(each) for each in (long.chosen, long.rejected))
+        tab.press("d")
+        tab.wait("document.querySelector('mark')")
+        assert tab.evaluate(all_of_it) == shown
+        assert tab.evaluate("document.querySelectorAll('mark').length") < 3000
+        assert tab.evaluate("document.querySelectorAll('main script, main img, main svg, main a').length") == 0
+        assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        tab.press("1")
+        tab.wait("!document.getElementById('nothing').hidden")
+        assert time.monotonic() - began < 10
+        assert "owned" not in tab.evaluate("document.title")
+        assert tab.console == []
+    assert len(kept(run)) == 1
 
 
 @pytest.mark.slow

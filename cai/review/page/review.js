@@ -10,6 +10,9 @@ const CHOICES = {
   bad: ["2", "Bad", "b"],
 };
 const ROLES = { system: "System", user: "User", assistant: "Assistant" };
+// A browser needs many seconds to break a megabyte into lines. Of longer texts, blocks that are out of sight are not laid out.
+const LONG = 20000;
+const BLOCK = 4000;
 const at = (id) => document.getElementById(id);
 
 let token = "";
@@ -69,10 +72,47 @@ async function guarded(action) {
 function showTurns(turns) {
   const shown = turns.map(({ role, text }) => {
     const turn = element("div", `turn ${role}`);
-    turn.append(element("b", "", ROLES[role] ?? role), scrollable(element("p", "text", text), `${ROLES[role] ?? role}’s turn`));
+    turn.append(element("b", "", ROLES[role] ?? role), scrollable(textOf([{ text }]), `${ROLES[role] ?? role}’s turn`));
     return turn;
   });
   at("conversation").replaceChildren(...shown);
+}
+
+function textOf(pieces) {
+  // `same: false` marks a piece. Together the pieces are the text, to the last sign.
+  const made = element("p", "text");
+  const length = pieces.reduce((sum, { text }) => sum + text.length, 0);
+  const node = (text, same) => (same ? document.createTextNode(text) : element("mark", "", text));
+  if (length <= LONG) {
+    made.append(...pieces.map(({ text, same = true }) => node(text, same)));
+    return made;
+  }
+  let block = null;
+  let room = 0;
+  for (const { text, same = true } of pieces) {
+    for (let start = 0; start < text.length; ) {
+      if (room <= 0) {
+        block = element("span", "block");
+        made.append(block);
+        room = BLOCK;
+      }
+      const end = blockEnd(text, start, start + Math.max(room, BLOCK / 8));
+      block.append(node(text.slice(start, end), same));
+      room = end < text.length ? 0 : room - (end - start);
+      start = end;
+    }
+  }
+  return made;
+}
+
+function blockEnd(text, start, end) {
+  // After the last line there, else after the last word, and never within a sign.
+  if (end >= text.length) return text.length;
+  const here = text.slice(start, end);
+  const gap = Math.max(here.lastIndexOf("\n"), 0) || Math.max(here.lastIndexOf(" "), 0);
+  if (gap) return start + gap + 1;
+  const half = text.charCodeAt(end);
+  return half >= 0xdc00 && half <= 0xdfff ? end + 1 : end;
 }
 
 function scrollable(text, label) {
@@ -94,9 +134,7 @@ function showAnswers(contents) {
     const title = element("h2", "", single ? "The answer" : letter);
     title.id = `answer-${letter}`;
     article.setAttribute("aria-labelledby", title.id);
-    const text = element("p", "text");
-    text.append(...content);
-    article.append(title, scrollable(text, single ? "The answer" : `Answer ${letter}`));
+    article.append(title, scrollable(textOf(content), single ? "The answer" : `Answer ${letter}`));
     return article;
   });
   at("answers").classList.toggle("single", single);
@@ -104,7 +142,7 @@ function showAnswers(contents) {
 }
 
 function plainAnswers() {
-  showAnswers(question.answers.map((text) => [document.createTextNode(text)]));
+  showAnswers(question.answers.map((text) => [{ text }]));
 }
 
 function showChoices(choices) {
@@ -181,7 +219,7 @@ function difference() {
     const on = at("difference-button").getAttribute("aria-pressed") !== "true";
     if (on) {
       const { answers } = await ask("difference", { pair: question.pair });
-      showAnswers(answers.map((pieces) => pieces.map(({ same, text }) => (same ? document.createTextNode(text) : element("mark", "", text)))));
+      showAnswers(answers);
     } else {
       plainAnswers();
     }
