@@ -50,7 +50,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     if summary.gate is not None:
         out.print(Text(gate_line(summary.gate)))
     if summary.bad_calls:
-        out.print(Text(f"{summary.bad_calls} revisions call a tool as it cannot be called; the text before them was kept."))
+        call = " calls" if summary.bad_calls == 1 else "s call"
+        out.print(Text(f"{summary.bad_calls:,} revision{call} a tool as it cannot be called; the text before was kept."))
     if summary.quality is not None:
         print_label_quality(summary.quality, out)
     for stage, result in summary.training.items():

@@ -106,6 +106,7 @@ def collect(
         suite_answers=suite_answers,
         lengths=(*tally.lengths(), *pairs.lengths(), *_answer_lengths(evaluation)),
         beside=beside.view if beside else None,
+        bad_calls=tally.bad_calls,
         gate=_gate(folder),
         filters=_filters(folder),
         labels=labels,

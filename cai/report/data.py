@@ -159,6 +159,8 @@ class ReportData:
     lengths: tuple[LengthRow, ...] = ()
     beside: BesideView | None = None
     """None where no other run was given."""
+    bad_calls: int = 0
+    """Revisions left out since they call a tool as it cannot be called."""
     gate: GateTally | None = None
     """None where the loop had no gate."""
     filters: Overview | None = None

@@ -41,6 +41,8 @@ class Tally:
 
     uses: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """(principle, `drawn` | `faults` | `revisions`) → how often."""
+    bad_calls: int = 0
+    """Revisions left out since they call a tool as it cannot be called."""
     revised: int = 0
     draft_words: int = 0
     final_words: int = 0
@@ -51,6 +53,7 @@ class Tally:
             self.uses[each.principle_id, "drawn"] += 1
             self.uses[each.principle_id, "faults"] += each.verdict is Verdict.FAULT
             self.uses[each.principle_id, "revisions"] += each.revision is not None
+        self.bad_calls += record.bad_calls
         if record.changed:
             self.revised += 1
             self.draft_words += len(record.draft.split())

@@ -87,6 +87,7 @@ def transcript_facets(context: Context) -> list[Facet]:
         Facet("label", "Label", LABELS),
         Facet("outcome", "Outcome", {str(outcome): words for outcome, words in OUTCOMES.items()}),
         Facet("gate", "Gate", {"open": "let in", "closed": "turned down"}),
+        Facet("calls", "Calls of tools", {"bad": "a revision’s cannot be made"}),
         Facet("rule", "Filter found"),
         Facet("tag", "Tag"),
     ]
@@ -121,6 +122,7 @@ def transcript_row(record: RevisionRecord, context: Context) -> Row:
         "label": [label.kind for label in labels] or ["undecided" if entry.reason.startswith("undecided") else "none"],
         "outcome": [str(entry.outcome)],
         "gate": ["open" if each.gate.accepted else "closed" for each in record.rounds if each.gate],
+        "calls": ["bad"] if record.bad_calls else [],
         "rule": context.rules.get(record.uid, ()),
         "tag": record.tags,
         "beside": ["missing" if other is None else "same" if other == record.final else "other"] if context.other else [],
@@ -205,6 +207,8 @@ def _tags(record: RevisionRecord, labels: Sequence[Label]) -> Iterator[tuple[str
         yield "bad", "turned down"
     else:
         yield "unclear", "kept" if record.rounds else "no principle applies"
+    if record.bad_calls:
+        yield "bad", "bad call"
     kinds = {label.kind for label in labels}
     if "worse" in kinds:
         yield "bad", "got worse"
