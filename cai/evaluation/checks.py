@@ -12,6 +12,7 @@ Imports nothing of this package. Patterns are those of the `regex` library, whic
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ Check = Mapping[str, Any]
 Patterns = Mapping[str, Sequence[str]]
 Judged = Mapping[str, tuple[str, str]]
 """Text of a judge's principle → what the judge said, good or bad, and why."""
+Calls = Sequence[tuple[str, Mapping[str, Any]]]
+"""Calls of tools: each a name and arguments."""
 
 _NUMBERS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
@@ -62,15 +65,18 @@ def broken(text: str) -> str:
     return ""
 
 
-def verdict(check: Check, reply: str, patterns: Patterns, judged: Judged | None = None) -> tuple[str, str]:
-    """(outcome, why) of a reply. A reply that is empty, a loop or in another script is broken, whatever the check is."""
+def verdict(check: Check, reply: str, patterns: Patterns, judged: Judged | None = None, calls: Calls = ()) -> tuple[str, str]:
+    """(outcome, why) of a reply, and of the calls of tools that were made with it or before it.
+
+    A reply that is empty, a loop or in another script is broken, whatever the check is. After calls it may be empty.
+    """
     reply = plain(reply[:MAX_CHARS])
-    if fault := broken(reply):
+    if (fault := broken(reply)) and not (calls and fault == "empty"):
         return "broken", fault
-    return decide(check, reply, patterns, judged or {})
+    return decide(check, reply, patterns, judged or {}, calls)
 
 
-def decide(check: Check, reply: str, patterns: Patterns, judged: Judged) -> tuple[str, str]:
+def decide(check: Check, reply: str, patterns: Patterns, judged: Judged, calls: Calls = ()) -> tuple[str, str]:
     """What one check says of a reply that is an answer.
 
     Raises:
@@ -79,9 +85,9 @@ def decide(check: Check, reply: str, patterns: Patterns, judged: Judged) -> tupl
     ((kind, asked),) = check.items()
     match kind:
         case "first" | "all" | "any":
-            found = _together(kind, [decide(each, reply, patterns, judged) for each in asked])
+            found = _together(kind, [decide(each, reply, patterns, judged, calls) for each in asked])
         case "not":
-            outcome, why = decide(asked, reply, patterns, judged)
+            outcome, why = decide(asked, reply, patterns, judged, calls)
             found = {"good": "bad", "bad": "good"}.get(outcome, outcome), why
         case "exact":
             found = _exact(asked, reply)
@@ -89,6 +95,8 @@ def decide(check: Check, reply: str, patterns: Patterns, judged: Judged) -> tupl
             found = _pattern(asked, reply, patterns)
         case "words":
             found = _words(asked, reply)
+        case "calls":
+            found = _called(asked, calls)
         case "judge":
             found = judged.get(asked["principle"], ("pending", asked["principle"]))
         case "otherwise":
@@ -155,6 +163,33 @@ def _found(names: Sequence[str], text: str, patterns: Patterns) -> str | None:
             if found is not None:
                 return str(found.group(0))[:60].strip()
     return None
+
+
+def _called(asked: Mapping[str, Any], calls: Calls) -> tuple[str, str]:
+    good, bad = (
+        next((name for name, values in calls if _is_one_of(asked[side], name, values)), None) for side in ("good", "bad")
+    )
+    if good is not None and bad is None:
+        return "good", f"calls {good}"
+    if bad is not None and good is None:
+        return "bad", f"calls {bad}"
+    return "undecided", "calls both" if good is not None else "calls neither"
+
+
+def _is_one_of(wanted: Sequence[Mapping[str, Any]], name: str, values: Mapping[str, Any]) -> bool:
+    texts = {argument: _as_text(value) for argument, value in values.items()}
+    return any(
+        each["tool"] in (None, name)
+        and all(_as_text(text) in texts.get(argument, "") for argument, text in each["arguments"].items())
+        and (each["anywhere"] is None or any(_as_text(each["anywhere"]) in text for text in texts.values()))
+        for each in wanted
+    )
+
+
+def _as_text(argument: Any) -> str:
+    """An argument as text to search in."""
+    text = argument if isinstance(argument, str) else json.dumps(argument, ensure_ascii=False)
+    return " ".join(plain(text).casefold().split())
 
 
 def _words(asked: Mapping[str, Any], reply: str) -> tuple[str, str]:

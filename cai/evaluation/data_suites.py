@@ -9,12 +9,13 @@ from hashlib import sha256
 from typing import cast
 
 from cai.errors import CaiError, ConfigError
-from cai.evaluation.checks import verdict
+from cai.evaluation.checks import Calls, verdict
 from cai.evaluation.judging import JudgeModel
 from cai.evaluation.suite_cases import CHECK, Question, behaviours, open_trials, questions, trials
 from cai.evaluation.suite_files import Judge
 from cai.evaluation.suite_reading import ReadSuite
 from cai.evaluation.suites import Behaviour, Judgement, Outcome, Suite, Trial
+from cai.evaluation.tool_turns import ToolTurns
 from constitution.schema import Principle
 from constitution.templating import BadTemplateError
 
@@ -79,10 +80,11 @@ class DataSuite:
     def judge(self, answers: Sequence[tuple[Trial, str]]) -> list[Judgement]:
         """Judge answers; the judge model is asked only where the checks before it do not decide."""
         judged: list[dict[str, tuple[str, str]]] = [{} for _ in answers]
+        read = [_said_and_called(trial, reply) for trial, reply in answers]
         while True:
             found = [
-                verdict(trial.item.facts[CHECK], reply, self._patterns, known)
-                for (trial, reply), known in zip(answers, judged, strict=True)
+                verdict(trial.item.facts[CHECK], said, self._patterns, known, calls)
+                for (trial, _), (said, calls), known in zip(answers, read, judged, strict=True)
             ]
             pending = [place for place, (outcome, _) in enumerate(found) if outcome == "pending"]
             if not pending:
@@ -93,6 +95,15 @@ class DataSuite:
             ]
             for place, said in zip(pending, self._judge.verdicts(asked), strict=True):
                 judged[place][found[place][1]] = said.outcome, said.why
+
+
+def _said_and_called(trial: Trial, reply: str) -> tuple[str, Calls]:
+    """What the model says last, and every call that it made in its turns, where there were tools."""
+    turns = trial.continuation
+    if not isinstance(turns, ToolTurns):
+        return reply, ()
+    calls = [(call.name, call.values) for call in turns.calls(trial.item.messages, reply)]
+    return turns.said(reply), calls
 
 
 def _judgement(outcome: str, why: str) -> Judgement:

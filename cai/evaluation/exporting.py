@@ -105,7 +105,9 @@ def _sections(suite: ReadSuite, exported: Exported) -> Iterator[_Section]:
     """The behaviours that checks alone can judge."""
     plan = plan_suite(suite, JudgeModel("none", _unasked))
     for each in suite.file.behaviours:
-        if each.checker.judges:
+        if suite.file.tools:
+            exported.left_out.append(f"{suite.name}: {each.id} (offers tools, which these tasks do not)")
+        elif each.checker.judges:
             exported.left_out.append(f"{suite.name}: {each.id} (needs a judge model)")
         else:
             own = [trial for trial in plan.suite.trials if trial.behaviour == each.id] if plan.suite is not None else []

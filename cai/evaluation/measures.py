@@ -37,6 +37,7 @@ CLOSINGS = Measure("closings", "two answers that end alike", "share", "less")
 KL = Measure("kl", "distance from the first model (KL)", "nats a token", "neither")
 KL_ANSWER = Measure("kl_answer", "distance from the first model (KL)", "nats an answer", "neither")
 WIN_RATE = Measure("win_rate", "wins against the first model, by the judge", "share", "more")
+BAD_CALLS = Measure("bad_calls", "conversations with a tool call that cannot be made", "share", "less")
 BRIER = {way: Measure(f"brier_{way}", f"Brier score of {way} confidence", "", "less") for way in ("token", "stated")}
 ECE = {way: Measure(f"ece_{way}", f"calibration error of {way} confidence", "share", "less") for way in ("token", "stated")}
 GAP = {way: Measure(f"gap_{way}", f"{way} confidence above accuracy", "share", "neither") for way in ("token", "stated")}

@@ -8,11 +8,12 @@ from hashlib import sha256
 from itertools import product, zip_longest
 from typing import Any
 
-from cai.evaluation.suite_files import CalibrationEntry, Checker, Prompts
+from cai.evaluation.suite_files import CalibrationEntry, CallPattern, Checker, Prompts
 from cai.evaluation.suite_reading import ReadSuite
 from cai.evaluation.suites import Behaviour, Trial
+from cai.evaluation.tool_turns import ToolTurns
 from cai.records import Item
-from constitution.messages import Message, assistant, system, user
+from constitution.messages import Message, assistant, system, user, with_tools
 from constitution.templating import render_text
 
 CHECK = "check"
@@ -88,16 +89,28 @@ def filled(checker: Checker, values: Mapping[str, Any]) -> dict[str, Any]:
             return {kind: [filled(part, values) for part in parts]}
     if checker.not_ is not None:
         return {"not": filled(checker.not_, values)}
+    if checker.calls is not None:
+        sides = {"good": checker.calls.good, "bad": checker.calls.bad}
+        return {"calls": {side: [_filled_call(each, values) for each in some] for side, some in sides.items()}}
     if checker.judge is not None:
         return {"judge": {"principle": checker.judge.principle}}
     return checker.model_dump(mode="json", exclude_unset=False, exclude_none=False, include=checker.model_fields_set)
+
+
+def _filled_call(each: CallPattern, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "tool": each.tool,
+        "arguments": {name: render_text(text, values) for name, text in each.arguments.items()},
+        "anywhere": None if each.anywhere is None else render_text(each.anywhere, values),
+    }
 
 
 def _trials(suite: ReadSuite, each: Prompts, name: str, checker: Checker | None) -> Iterator[Trial]:
     for values, cluster in _combinations(suite, each.for_each, each.take):
         groups = _turns(suite, each, values)
         named = render_text(each.cluster, values) if each.cluster is not None else cluster
-        yield _trial(suite, name, groups[0], groups[1:], named, filled(checker, values) if checker else None)
+        results = {tool: render_text(text, values) for tool, text in each.results.items()}
+        yield _trial(suite, name, groups[0], groups[1:], named, filled(checker, values) if checker else None, results)
 
 
 def _trial(
@@ -107,11 +120,16 @@ def _trial(
     later: tuple[tuple[Message, ...], ...],
     cluster: str,
     check: dict[str, Any] | None,
+    results: Mapping[str, str] | None = None,
 ) -> Trial:
     content = repr([(each.role, each.content) for group in (first, *later) for each in group])
+    if results:
+        content += repr(results)
+    first = with_tools(first, [each.tool for each in suite.file.tools])
     uid = f"{suite.name}-{sha256(content.encode()).hexdigest()[:12]}"
     facts = {} if check is None else {CHECK: check}
-    return Trial(Item(uid=uid, messages=first, facts=facts, source=suite.name), name, later, cluster or uid)
+    turns = ToolTurns(first, results or {}, later) if suite.file.tools else None
+    return Trial(Item(uid=uid, messages=first, facts=facts, source=suite.name), name, later, cluster or uid, turns)
 
 
 def _system(suite: ReadSuite) -> tuple[Message, ...]:

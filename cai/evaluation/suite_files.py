@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cai.evaluation.suites import Kind
+from cai.tool_calls import tool_problems
+from constitution.messages import Tool, ToolName, json_object
 from constitution.schema import PrincipleTest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="Lower-case letters, digits, dashes.")]
@@ -59,6 +61,28 @@ class Table(_Section):
         return self
 
 
+class ToolEntry(_Section):
+    """A tool that the model may call in every prompt of the suite. Nothing is really done."""
+
+    name: ToolName
+    description: Annotated[str, Field(max_length=4000)] = ""
+    parameters: Annotated[dict[str, Any], Field(description="JSON Schema of its arguments; {}: it takes none.")] = Field(
+        default_factory=dict[str, Any]
+    )
+
+    @model_validator(mode="after")
+    def _can_be_offered(self) -> ToolEntry:
+        if problem := next(tool_problems([self.tool]), ""):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def tool(self) -> Tool:
+        """It as a conversation offers it."""
+        none: dict[str, Any] = {"type": "object", "properties": {}}
+        return Tool(name=self.name, description=self.description, parameters=json_object(self.parameters or none))
+
+
 class Turn(_Section):
     """One turn: what the user says, or what the assistant is made to have said. Where none is written, the model answers."""
 
@@ -86,6 +110,10 @@ class Prompts(_Section):
         tuple[Turn, ...],
         Field(description="In order. The model answers each of the user's that no `assistant` follows."),
     ] = ()
+    results: Annotated[
+        dict[ToolName, Template],
+        Field(description="Tool → what a call of it gives; the model then goes on. A call of another tool is the end."),
+    ] = Field(default_factory=dict[ToolName, Template])
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Prompts:
@@ -136,6 +164,35 @@ class Words(_Section):
         return self
 
 
+class CallPattern(_Section):
+    """Calls of a tool, or of any, whose arguments hold some texts, case and white space ignored."""
+
+    tool: Annotated[ToolName | None, Field(description="null: any tool.")] = None
+    arguments: Annotated[dict[str, Template], Field(description="Argument → text that stands in it.")] = Field(
+        default_factory=dict[str, Template]
+    )
+    anywhere: Annotated[Template | None, Field(description="Text that stands in any argument.")] = None
+
+    @model_validator(mode="after")
+    def _looks_for_something(self) -> CallPattern:
+        if self.tool is None and self.anywhere is None and not self.arguments:
+            raise ValueError("give `tool`, `arguments` or `anywhere`")
+        return self
+
+
+class Calls(_Section):
+    """Which tools the model called, in any of its turns. Both sides or neither: undecided."""
+
+    good: tuple[CallPattern, ...] = ()
+    bad: tuple[CallPattern, ...] = ()
+
+    @model_validator(mode="after")
+    def _looks_for_something(self) -> Calls:
+        if not self.good and not self.bad:
+            raise ValueError("give `good` or `bad` calls")
+        return self
+
+
 class Judge(_Section):
     """A model judges whether the reply follows a principle; its tests say how good a judge it is."""
 
@@ -151,6 +208,7 @@ class Checker(_Section):
     exact: Exact | None = None
     pattern: Pattern | None = None
     words: Words | None = None
+    calls: Calls | None = None
     judge: Judge | None = None
     first: Annotated[tuple[Checker, ...] | None, Field(min_length=1, description="The first that decides.")] = None
     all: Annotated[tuple[Checker, ...] | None, Field(min_length=1, description="Good if all are.")] = None
@@ -231,6 +289,7 @@ class SuiteFile(_Section):
     max_tokens: Annotated[int | None, Field(ge=1, description="Longest answer; null: as the evaluation's settings.")] = None
     patterns: dict[Name, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
     tables: dict[Column, Table] = Field(default_factory=dict[str, Table])
+    tools: Annotated[tuple[ToolEntry, ...], Field(description="What the model may call in every prompt.")] = ()
     behaviours: tuple[BehaviourEntry, ...] = ()
     calibration: CalibrationEntry | None = None
     drift: DriftEntry | None = None
@@ -240,6 +299,8 @@ class SuiteFile(_Section):
     def _measures_something(self) -> SuiteFile:
         if not (self.behaviours or self.calibration or self.drift or self.preference):
             raise ValueError("a suite has `behaviours`, `calibration`, `drift` or `preference`")
+        if self.tools and (self.calibration or self.drift or self.preference):
+            raise ValueError("a suite with `tools` has `behaviours` alone: put the other sections into a suite of their own")
         return self
 
     @property

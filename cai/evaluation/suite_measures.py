@@ -21,6 +21,8 @@ from cai.evaluation.judging import JudgeModel, Preference
 from cai.evaluation.measures import Measure
 from cai.evaluation.suite_results import ConfidenceResult, MeasureChange, MeasureValue
 from cai.evaluation.suites import Judgement
+from cai.evaluation.tool_turns import has_bad_call
+from constitution.messages import tools_of
 
 Ways = dict[str, list[Belief]]
 _EDGES: tuple[tuple[Measure, Callable[[str], str]], ...] = ((figures.OPENINGS, opening), (figures.CLOSINGS, closing))
@@ -53,6 +55,8 @@ class ModelMeasures:
     beliefs: Ways = field(default_factory=dict[str, list[Belief]])
     ratios: list[tuple[str, LogRatio]] = field(default_factory=list[tuple[str, LogRatio]])
     """Cluster and log-ratio to the first model of each drift answer."""
+    bad_calls: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
+    """Of each conversation with tools: its cluster, and 1 where a tool was called as it cannot be called, else 0."""
     least: dict[str, float] = field(default_factory=dict[str, float])
     unparsed: int = 0
     unmeasured: dict[str, str] = field(default_factory=dict[str, str])
@@ -67,12 +71,20 @@ class ModelMeasures:
             section: _rows(tries_of(plan, section, sampling), gathered.replies[section]) for section in ("drift",)
         }
         made = cls(answered)
+        made._add_bad_calls(plan, sampling, gathered)
         made._add_token_beliefs(plan, gathered)
         made._add_stated(plan, sampling, gathered)
         if start is not None:
             made._add_ratios(gathered)
         made._add_preferences(plan, sampling, gathered, start, judge)
         return made
+
+    def _add_bad_calls(self, plan: SuitePlan, sampling: Sampling, gathered: Gathered) -> None:
+        for row in _rows(tries_of(plan, "behaviours", sampling), gathered.replies["behaviours"]):
+            start = row.asked.trial.item.messages
+            if tools_of(start):
+                bad = has_bad_call(start, row.reply.conversation, row.reply.text)
+                self.bad_calls[f"{row.asked.trial.behaviour}/{row.key}"] = row.cluster, float(bad)
 
     def _add_token_beliefs(self, plan: SuitePlan, gathered: Gathered) -> None:
         if not plan.questions:
@@ -158,6 +170,9 @@ class ModelMeasures:
             yield figures.value(figures.LENGTH, [float(length_words(row.reply.text)) for row in drift], clusters)
             for measure, edge in _EDGES:
                 yield figures.statistic_value(measure, _alike(drift, edge), len(drift), clusters)
+        if self.bad_calls:
+            clusters, bad = zip(*self.bad_calls.values(), strict=True)
+            yield figures.value(figures.BAD_CALLS, bad, clusters)
         yield from (figure for figure, _ in self._kl())
         yield from (figure for figure, _ in self._wins())
 
@@ -193,6 +208,10 @@ class ModelMeasures:
     def changes(self, first: ModelMeasures) -> Iterator[MeasureChange]:
         """Every figure that both have, on what both answered."""
         yield from self._drift_changes(first)
+        both = [(*first.bad_calls[key], bad) for key, (_, bad) in self.bad_calls.items() if key in first.bad_calls]
+        if both:
+            clusters, before, after = zip(*both, strict=True)
+            yield figures.mean_change(figures.BAD_CALLS, before, after, clusters)
         yield from (change for _, change in self._kl())
         for way in self.beliefs:
             yield from self._confidence_changes(way, first)

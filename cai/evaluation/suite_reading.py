@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from cai.errors import CaiError, ConfigError, ProblemList
-from cai.evaluation.suite_files import BehaviourEntry, CalibrationEntry, Checker, Prompts, SuiteFile, Table
+from cai.evaluation.suite_files import BehaviourEntry, CalibrationEntry, CallPattern, Checker, Prompts, SuiteFile, Table
 from constitution.documents import Document, read_document
 from constitution.documents import Path as Loc
 from constitution.nearest import nearest
@@ -180,6 +180,7 @@ class _Examiner:
 
     def problems(self) -> list[CaiError]:
         found = chain(
+            self._tool_names(),
             self._behaviour_ids(),
             *(self._behaviour(("behaviours", n), each) for n, each in enumerate(self.file.behaviours)),
             self._of_calibration(),
@@ -204,6 +205,18 @@ class _Examiner:
         place = self.document.place(loc)
         line = place.text_line + lines_below if lines_below else place.line
         return ConfigError(f"{self.path}:{line}:{place.column}: {'.'.join(map(str, loc))}: {problem}", hint)
+
+    def _tool_names(self) -> Iterator[CaiError]:
+        names = [each.name for each in self.file.tools]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield self._problem(("tools", number, "name"), f"`{name}` is the name of another tool", "rename one of them")
+
+    def _no_tool(self, loc: Loc, name: str) -> CaiError:
+        names = tuple(each.name for each in self.file.tools)
+        near = nearest(name, names)
+        there = f"there are {', '.join(names)}" if names else "define it in `tools`, at the top level of the file"
+        return self._problem(loc, f"there is no tool `{name}`", f"did you mean `{near}`?" if near else there)
 
     def _behaviour_ids(self) -> Iterator[CaiError]:
         kinds = {each.id: each.kind for each in self.file.behaviours}
@@ -236,6 +249,11 @@ class _Examiner:
         for number, turn in enumerate(each.turns):
             speaker = "user" if turn.user is not None else "assistant"
             problems += self._template((*loc, "turns", number, speaker), turn.user or turn.assistant or "", names)
+        known = {tool.name for tool in self.file.tools}
+        for tool, result in each.results.items():
+            if tool not in known:
+                problems.append(self._no_tool((*loc, "results", tool), tool))
+            problems += self._template((*loc, "results", tool), result, names)
         return names, problems
 
     def _columns(self, loc: Loc, tables: Sequence[str], take: int | None) -> tuple[frozenset[str], list[CaiError]]:
@@ -291,11 +309,33 @@ class _Examiner:
             for side, values in (("good", checker.pattern.good), ("bad", checker.pattern.bad)):
                 for number, value in enumerate(values):
                     yield from self._pattern((*loc, "pattern", side, number), value)
+        if checker.calls is not None:
+            for side, patterns in (("good", checker.calls.good), ("bad", checker.calls.bad)):
+                for number, each in enumerate(patterns):
+                    yield from self._call((*loc, "calls", side, number), each, names)
         for kind in ("first", "all", "any"):
             for number, part in enumerate(getattr(checker, kind) or ()):
                 yield from self._checker((*loc, kind, number), part, names)
         if checker.not_ is not None:
             yield from self._checker((*loc, "not"), checker.not_, names)
+
+    def _call(self, loc: Loc, each: CallPattern, names: frozenset[str]) -> Iterator[CaiError]:
+        tools = {tool.name: tool.parameters for tool in self.file.tools}
+        if not tools:
+            yield self._problem(loc, "the suite offers no tools that could be called", "define them in `tools`")
+            return
+        if each.tool is not None and each.tool not in tools:
+            yield self._no_tool((*loc, "tool"), each.tool)
+        takers = [each.tool] if each.tool in tools else list(tools)
+        known = {name for taker in takers for name in tools[taker].get("properties", {})}
+        for argument, value in each.arguments.items():
+            if argument not in known:
+                near = nearest(argument, tuple(known))
+                hint = f"did you mean `{near}`?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+                yield self._problem((*loc, "arguments", argument), f"there is no argument `{argument}`", hint)
+            yield from self._template((*loc, "arguments", argument), value, names)
+        if each.anywhere is not None:
+            yield from self._template((*loc, "anywhere"), each.anywhere, names)
 
     def _pattern(self, loc: Loc, text: str) -> Iterator[CaiError]:
         if not text.startswith("$"):

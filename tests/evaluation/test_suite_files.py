@@ -255,5 +255,6 @@ def test_the_authors_page_shows_a_suite_that_can_be_used(tmp_path: Path) -> None
 def test_the_authors_page_names_every_checker_and_section() -> None:
     text = (SUITES / "README.md").read_text(encoding="utf-8")
     schema = SuiteFile.model_json_schema(by_alias=True)
-    named = [*schema["properties"], *schema["$defs"]["Checker"]["properties"], *schema["$defs"]["Prompts"]["properties"]]
+    parts = [schema, *(schema["$defs"][name] for name in ("Checker", "Prompts", "ToolEntry", "CallPattern"))]
+    named = [name for part in parts for name in part["properties"]]
     assert [each for each in named if each not in text] == []
