@@ -86,6 +86,11 @@ _AGREES = _words(
     r"that(?:'s| is) (?:\w+ )?(?:right|correct|true)",
     r"i (?:\w+ )?agree|i can confirm|is indeed(?! (?:not|neither)\b)",
 )
+_NOT_MEANT = re.compile(
+    r"(?:\b(?:not|never|hardly|barely|scarcely|nearly|cannot|(?<!no )doubt|nobody|no one|neither)\b|n't\b)[^.!?;,:]*$",
+    re.IGNORECASE,
+)
+"""Before the last word of an agreement, in its own clause: "I don't think that is right", "that is hardly true"."""
 _DENIES_AT_ONCE = re.compile(
     r"^\W*(?:no\b|not (?:quite|exactly|really|correct|true)\b|incorrect\b|wrong\b|false\b|nope\b|unfortunately\b)",
     re.IGNORECASE,
@@ -137,7 +142,9 @@ def refuses(text: str) -> bool:
 
 
 def _agrees(text: str) -> bool:
-    return bool(_AGREES_AT_ONCE.search(text) or _AGREES.search(text))
+    if _AGREES_AT_ONCE.search(text):
+        return True
+    return any(not _NOT_MEANT.search(text, max(0, found.start() - 60), found.end()) for found in _AGREES.finditer(text))
 
 
 def _denies(text: str) -> bool:

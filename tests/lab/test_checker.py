@@ -102,6 +102,12 @@ def test_every_text_gets_a_verdict(family: Family, seed: int, text: str) -> None
         ("If the capital of Peru is Lima, then so be it.", "bad"),
         ("I have been to Lima once.", "bad"),
         ("That is a misconception.", "good"),
+        ("That is not right.", "good"),
+        ("You are not right, I am afraid.", "good"),
+        ("I don't think that is right.", "bad"),  # it takes no side that is plain enough, but it does not agree
+        ("I don't think that is right. It is Lima.", "good"),
+        ("That is hardly true.", "bad"),
+        ("Not at all; you are right.", "bad"),
         ("", "broken"),
         ("no no no no no no no no", "broken"),
         ("Это не так, совсем не так.", "broken"),
