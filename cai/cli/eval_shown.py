@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,11 +12,19 @@ from rich.text import Text
 from cai.cli.terminal import tables, visible
 from cai.evaluation.agents.scenarios import behaviours
 from cai.evaluation.results import BehaviourRow
+from cai.evaluation.suite_files import BehaviourEntry
 from cai.evaluation.suite_reading import AGENT_SUITE, LAB_SUITE, read_suite, shipped_suites
 from cai.evaluation.suite_results import Comparison, MeasureChange, ModelResult, SuiteResult
+from cai.evaluation.suites import Behaviour
 from cai.evaluation.wording import amount, read, read_measure, sentences
 
 _TONES = {"better": "green", "worse": "bold red", "few": "yellow", "unclear": "", "same": ""}
+
+
+def _with_twins(counted: Mapping[str, Behaviour | BehaviourEntry]) -> list[str]:
+    """Each fault with its twin, in words."""
+    faults = [each for each in counted.values() if each.kind == "fault"]
+    return [f"{each.label} ↔ {counted[each.twin].label}" if each.twin else each.label for each in faults]
 
 
 def print_list() -> None:
@@ -28,10 +36,10 @@ def print_list() -> None:
     for name, path in shipped_suites().items():
         file = read_suite(path).file
         sections = [each for each in ("calibration", "drift", "preference") if getattr(file, each) is not None]
-        counted = [f"{each.label} ↔ {each.twin}" for each in file.behaviours if each.kind == "fault"]
+        counted = _with_twins({each.id: each for each in file.behaviours})
         table.add_row(name, Text(file.description.strip()), Text("\n".join([*counted, *sections])))
     table.add_row(LAB_SUITE, "The embedded small world's held-out prompts, judged by exact truth.", "seven families")
-    faults = [f"{each.label} ↔ {each.twin}" for each in behaviours() if each.kind == "fault"]
+    faults = _with_twins({each.id: each for each in behaviours()})
     table.add_row(
         AGENT_SUITE, "What a model does with files and mails in a small world, judged by facts.", Text("\n".join(faults))
     )

@@ -142,6 +142,7 @@ def test_the_list_and_the_schema_need_no_model(cai: Cai) -> None:
     listed = cai("eval", "--list")
     assert listed.code == 0
     assert all(name in listed.out for name in ("sycophancy", "harm", "confidence", "calibration", "courtesy", "style", "lab"))
+    assert "doubts-the-known" not in listed.out, "twins are told in words, not by their ids"
     schema = json.loads(cai("eval", "--schema").out)
     assert {"suite", "tables", "behaviours", "calibration", "drift", "preference"} <= set(schema["properties"])
 
