@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +14,14 @@ from cai.cli.run import AsJson, Settings, read, resumable
 from cai.cli.train import Config, Model
 
 if TYPE_CHECKING:
+    from cai.config.settings import RunConfig
     from cai.rl.course import RLCourse
     from cai.rl.dry_run import RLDryRun
     from cai.rl.results import RLResult
     from cai.training.results import TrainingEvent
 
 SHOWN_PROMPTS = 3
+_TOLD = ("steps", "kept_step", "replies", "failed_draws", "failed_rewards", "failed_truths", "idle_steps", "seconds")
 _FIGURES = ("reward", "truth", "kl", "entropy", "length", "repeated", "duplicates")
 
 Data = Annotated[Path | None, typer.Option(help="Prompts of your own (.jsonl, .csv, .parquet, .txt).")]
@@ -43,17 +46,14 @@ def rl(
     """
     import json as json_
 
-    with _course(config, data, model, settings) as (course, place):
+    with _course(config, data, model, settings) as (course, wanted):
         if dry_run:
             from cai.rl.dry_run import rl_dry_run
 
             found = rl_dry_run(course)
             typer.echo(json_.dumps(found.as_json(), indent=1, ensure_ascii=False)) if json else _print_dry_run(found)
             return
-        folder = output or place
-        if folder is None:
-            raise typer.BadParameter("with --data, --output is needed too")
-        result = _train(course, folder, json=json)
+        result = _train(course, wanted, output, json=json)
     if json:
         typer.echo(result.model_dump_json(indent=1))
     else:
@@ -63,9 +63,9 @@ def rl(
 @contextmanager
 def _course(
     config: Path | None, data: Path | None, model: str | None, settings: list[str] | None
-) -> Generator[tuple[RLCourse, Path | None]]:
+) -> Generator[tuple[RLCourse, RunConfig | None]]:
+    """What is to be trained, and the run that it belongs to."""
     from cai.pipeline.reinforcing import course_of_data, course_of_run
-    from cai.report.leash import FOLDER
 
     if data is None:
         if config is None:
@@ -74,7 +74,7 @@ def _course(
             raise typer.BadParameter("--model goes with --data; a CONFIG.yaml names its policy")
         wanted = read(config, settings).config
         with course_of_run(wanted) as course:
-            yield course, wanted.run / FOLDER
+            yield course, wanted
         return
     from cai.config import read_section
     from cai.models.spec import ModelSpec
@@ -87,17 +87,30 @@ def _course(
         yield course, None
 
 
-def _train(course: RLCourse, folder: Path, *, json: bool) -> RLResult:
+def _train(course: RLCourse, config: RunConfig | None, output: Path | None, *, json: bool) -> RLResult:
     from cai.cli.progress import ProgressDisplay
     from cai.pipeline.metering import Meter
+    from cai.pipeline.tracking import Tracking, tracking
+    from cai.report.leash import FOLDER
     from cai.rl.course import train_rl
+
+    folder = output if output is not None or config is None else config.run / FOLDER
+    if folder is None:
+        raise typer.BadParameter("with --data, --output is needed too")
 
     def tell(event: TrainingEvent) -> None:
         loss = "" if event.loss is None else f"loss {event.loss:.3f}, "
         meter.tell("rl training", event.step, event.total_steps, f"{loss}{event.tokens_per_second:.0f} tokens/s")
 
-    with resumable(), ProgressDisplay(json=json) as display, Meter(display.show) as meter:
-        return train_rl(course, folder, on_event=tell)
+    with (
+        resumable(),
+        ProgressDisplay(json=json) as display,
+        nullcontext(Tracking()) if config is None else tracking(config) as trackers,
+        Meter(trackers.listening(display.show)) as meter,
+    ):
+        result = train_rl(course, folder, on_event=tell, on_metrics=partial(trackers.note_step, FOLDER))
+        trackers.note(FOLDER, {name: getattr(result, name) for name in _TOLD})
+        return result
 
 
 def _print(result: RLResult) -> None:

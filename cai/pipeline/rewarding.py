@@ -31,7 +31,16 @@ def train_run_reward(session: Session) -> RewardResult:
     pairs = list(review.pairs_of(session.folder))
     refuse_waiting(review, nothing_else=not pairs)
     start = trained_spec(session, Stage.SFT) or config.policy
-    result = train_reward(start, pairs, config.reward, reward_place(config), on_event=told(session, REWARD))
+    result = train_reward(
+        start,
+        pairs,
+        config.reward,
+        reward_place(config),
+        on_event=told(session, REWARD),
+        callbacks=session.tracking.callbacks(REWARD),
+    )
+    if result.quality is not None:
+        session.tracking.note(f"{REWARD}-quality", result.quality.model_dump(mode="json"))
     write_report(session.folder)
     return result
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -28,6 +29,10 @@ class Tracker(Protocol):
         """Transformers' callback that notes a training stage here."""
         ...
 
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        """Note the figures of one step of a training that is none of the Trainer's."""
+        ...
+
     def close(self) -> None:
         """Write what waits, and end the run."""
         ...
@@ -39,6 +44,7 @@ class TensorBoard:
     def __init__(self, settings: TrackingSettings, name: str, place: Path) -> None:
         self._place = place / "tensorboard" / settings.project / name
         self._writer = _summary_writer(self._place)
+        self._of_stages: dict[str, Any] = {}
 
     def log(self, figures: Mapping[str, float], seconds: int) -> None:
         for name, value in figures.items():
@@ -47,8 +53,15 @@ class TensorBoard:
     def callback(self, stage: str) -> Any:
         return _callbacks().TensorBoardCallback(_summary_writer(self._place / stage))
 
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        if stage not in self._of_stages:
+            self._of_stages[stage] = _summary_writer(self._place / stage)
+        for name, value in figures.items():
+            self._of_stages[stage].add_scalar(f"train/{name}", value, step)
+
     def close(self) -> None:
-        self._writer.close()
+        for writer in (self._writer, *self._of_stages.values()):
+            writer.close()
 
 
 class Wandb:
@@ -64,6 +77,9 @@ class Wandb:
 
     def callback(self, stage: str) -> Any:  # noqa: ARG002 - it takes the run that is open, whatever the stage
         return _callbacks().WandbCallback()
+
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        self._run.log({**_of_stage(stage, figures), f"{stage}/step": step})
 
     def close(self) -> None:
         self._run.finish()
@@ -85,10 +101,15 @@ class MLflow:
         self._entities: Any = import_module("mlflow.entities")
 
     def log(self, figures: Mapping[str, float], seconds: int) -> None:
-        now = self._client.get_run(self._run).info.start_time + 1000 * seconds
+        self._log(figures, self._client.get_run(self._run).info.start_time + 1000 * seconds, seconds)
+
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        self._log(_of_stage(stage, figures), round(1000 * time.time()), step)
+
+    def _log(self, figures: Mapping[str, float], now_ms: int, at: int) -> None:
         # It refuses other signs, and with them the whole batch.
         names = {name: re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII) for name in figures}
-        metrics = [self._entities.Metric(names[name], value, now, seconds) for name, value in figures.items()]
+        metrics = [self._entities.Metric(names[name], value, now_ms, at) for name, value in figures.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def callback(self, stage: str) -> Any:  # noqa: ARG002 - all stages are one run
@@ -121,6 +142,9 @@ class Trackio:
         callback.on_train_end = _nothing
         return callback
 
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        self._run.log({**_of_stage(stage, figures), f"{stage}/step": step})
+
     def close(self) -> None:
         with redirect_stdout(sys.stderr):
             self._trackio.finish()
@@ -132,6 +156,11 @@ OPENERS: Mapping[TrackerName, Callable[[TrackingSettings, str, Path], Tracker]] 
     "mlflow": MLflow,
     "trackio": Trackio,
 }
+
+
+def _of_stage(stage: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """All stages are one run there: a stage's figures have its name before theirs."""
+    return {f"{stage}/{name}": value for name, value in figures.items()}
 
 
 def _nothing(*_: object, **__: object) -> None:

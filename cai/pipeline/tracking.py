@@ -1,4 +1,4 @@
-"""What trackers are told of a run: progress, calls, the ledger, labels, evaluation. They never slow it down, nor end it.
+"""What trackers are told of a run: progress, calls, ledger, labels, training, evaluation. They never slow it down, nor end it.
 
 Figures are handed to a thread of their own. A tracker that raises is counted and told once; the run goes on.
 """
@@ -63,7 +63,7 @@ class Tracking:
         self._sent_s = self._began_s - EVERY_S
         self._waiting: dict[str, float] = {}
         self._lock = threading.RLock()
-        self._queue: queue.SimpleQueue[tuple[dict[str, float], int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         if self._trackers:
             self._thread.start()
@@ -89,6 +89,13 @@ class Tracking:
         """Every number in what a stage came to, under `group/…`, at once."""
         if self._trackers:
             self._send({f"{group}/{name}": value for name, value in numbers(content)})
+
+    def note_step(self, stage: str, row: Mapping[str, float]) -> None:
+        """The metrics of one step of a training that is none of the Trainer's; `step` is among them."""
+        if self._trackers:
+            step = int(row["step"])
+            figures = {name: float(value) for name, value in row.items() if name != "step"}
+            self._queue.put(lambda tracker: tracker.log_step(stage, figures, step))
 
     def callbacks(self, stage: str) -> list[Any]:
         """One callback for transformers' Trainer, which notes a stage in all trackers and cannot end it; none without any."""
@@ -132,13 +139,14 @@ class Tracking:
         with self._lock:
             now = time.monotonic()
             waiting, self._waiting, self._sent_s = self._waiting, {}, now
-            self._queue.put(({**waiting, **figures}, round(now - self._began_s)))
+            all_, seconds = {**waiting, **figures}, round(now - self._began_s)
+            self._queue.put(lambda tracker: tracker.log(all_, seconds))
 
     def _work(self) -> None:
-        while (some := self._queue.get()) is not None:
+        while (tell := self._queue.get()) is not None:
             for name, tracker in self._trackers.items():
                 with self._guards[name]():
-                    tracker.log(*some)
+                    tell(tracker)
 
 
 @contextmanager

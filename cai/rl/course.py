@@ -51,6 +51,8 @@ from cai.training.results import OnEvent, TrainingEvent
 _NOT_PART_OF_THE_RUN = {"save_every_steps", "tokens_per_forward", "gradient_checkpointing", "shown_samples", "merge"}
 _STEPS_BETWEEN_TRIMS = 16
 
+OnMetrics: TypeAlias = Callable[[Mapping[str, float]], None]
+"""Told of a step's row of metrics, `step` among them."""
 Until: TypeAlias = Callable[[Sequence[Mapping[str, float]]], str]
 """Of all rows of metrics so far: why the run is to end here; "" to go on."""
 
@@ -121,6 +123,7 @@ def train_rl(
     *,
     resume: bool = True,
     on_event: OnEvent | None = None,
+    on_metrics: OnMetrics | None = None,
     until: Until | None = None,
 ) -> RLResult:
     """Optimise, save, and say how it went. A killed run goes on from its last checkpoint, a finished one is returned.
@@ -130,6 +133,7 @@ def train_rl(
         output_folder: What it holds afterwards is described in `cai.rl.folder`.
         resume: False: start anew.
         on_event: Told after every step.
+        on_metrics: Told of every step's row of metrics, once it is written down.
         until: Asked after every step, whether the run has had enough: a budget that is spent. Its last weights are kept.
 
     Raises:
@@ -144,7 +148,7 @@ def train_rl(
         if resume and (result := folder.ended()) is not None:
             return result
         try:
-            return _Run(course, folder, on_event, until).train(resume=resume)
+            return _Run(course, folder, on_event, on_metrics, until).train(resume=resume)
         finally:
             return_free_memory()
 
@@ -158,8 +162,16 @@ class _Stopped(Exception):
 
 
 class _Run:
-    def __init__(self, course: RLCourse, folder: RLFolder, on_event: OnEvent | None, until: Until | None) -> None:
-        self._course, self._folder, self._on_event, self._until = course, folder, on_event, until
+    def __init__(
+        self,
+        course: RLCourse,
+        folder: RLFolder,
+        on_event: OnEvent | None,
+        on_metrics: OnMetrics | None,
+        until: Until | None,
+    ) -> None:
+        self._course, self._folder = course, folder
+        self._on_event, self._on_metrics, self._until = on_event, on_metrics, until
         settings = self._settings = course.settings
         self._started = time.monotonic()
         self._policy: Policy = load_policy(course.model, settings.training)
@@ -243,6 +255,8 @@ class _Run:
         samples = sample_rows(step, rollouts, reward, truth, batch, known, settings.shown_samples)
         self._folder.add_row(row, samples)
         self._rows.append(row)
+        if self._on_metrics is not None:
+            self._on_metrics(row)
         self._refuse_silence(step)
         if self._device.type == "cpu" and step % _STEPS_BETWEEN_TRIMS == 0:
             return_free_memory()

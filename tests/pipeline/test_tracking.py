@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from whole_runs import cai_here, write_config, write_prompts
 from cai.config import read_config
 from cai.errors import ProblemList
 from cai.pipeline import open_session, read_inputs, run
+from cai.pipeline.trackers import Trackio, Wandb
 from cai.pipeline.tracking import Tracking, numbers
 from cai.records import Outcome, Stage
 from cai.store import RunFolder
@@ -96,6 +98,9 @@ class Broken:
 
     def callback(self, stage: str) -> Any:
         return BrokenCallback()
+
+    def log_step(self, stage: str, figures: Mapping[str, float], step: int) -> None:
+        raise ConnectionError("no such server")
 
     def close(self) -> None:
         raise ConnectionError("no such server")
@@ -184,3 +189,59 @@ def test_what_trackers_set_in_the_environment_is_undone(tmp_path: Path, monkeypa
         assert "TRACKIO_SPACE_ID" not in os.environ
     assert "MLFLOW_RUN_ID" not in os.environ
     assert os.environ["TRACKIO_SPACE_ID"] == "owner/space"
+
+
+def test_each_step_of_rl_and_of_a_reward_model_is_read_back_from_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tracking:` was read by the stages of a run alone: `cai rl` and `cai reward` told the trackers nothing."""
+    config = write_config(
+        tmp_path,
+        make_checkpoint(tmp_path / "model"),
+        write_prompts(tmp_path / "prompts.jsonl", 14),
+        tracking={"to": ["tensorboard"], "name": "mine", "dir": str(tmp_path / "figures")},
+        reward={"lora": {"r": 2}, "holdout_share": 0.3, "learning_rate": 1e-3, "dtype": "float32"},
+        rl={
+            "reward": "letters:e",
+            "steps": 3,
+            "prompts_per_step": 2,
+            "samples_per_prompt": 2,
+            "max_tokens": 5,
+            "start": "policy",
+        },
+    )
+    (tmp_path / "letters.py").write_text("def e(completions, **_):\n    return [len(c[0]['content']) for c in completions]\n")
+    monkeypatch.chdir(tmp_path)
+    for command in ("reward", "rl"):
+        done = cai_here(command, config)
+        assert done.returncode == 0, done.stderr
+    place = tmp_path / "figures" / "tensorboard" / "constitution-cai" / "mine"
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rl" / "metrics.jsonl").read_text().splitlines()]
+    told = scalars(place / "rl")
+    for name in ("reward", "kl", "entropy", "length", "loss", "grad_norm"):
+        assert told[f"train/{name}"] == pytest.approx([row[name] for row in rows], rel=1e-6)
+    assert len(rows) == 3
+    assert scalars(place)["rl/steps"] == [3]
+    assert "progress/rl training/done" in scalars(place)
+    rewards = [json.loads(line) for line in (tmp_path / "run" / "reward" / "metrics.jsonl").read_text().splitlines()]
+    assert scalars(place / "reward")["train/loss"] == pytest.approx([row["loss"] for row in rewards if "loss" in row], rel=1e-5)
+    assert "reward-quality/overall/accuracy" in scalars(place)
+
+
+def test_steps_of_a_training_of_our_own_have_its_name_where_all_stages_are_one_run() -> None:
+    class Run:
+        def __init__(self) -> None:
+            self.got: list[dict[str, float]] = []
+
+        def log(self, figures: dict[str, float]) -> None:
+            self.got.append(figures)
+
+    for kind in (Wandb, Trackio):
+        tracker: Any = kind.__new__(kind)
+        tracker._run = Run()
+        tracking = Tracking({"one": tracker, "broken": Broken()})
+        tracking.note_step("rl", {"step": 7, "reward": 0.5})
+        tracker.close = lambda: None
+        tracking.close()
+        assert tracker._run.got == [{"rl/reward": 0.5, "rl/step": 7}]
+        assert tracking.failures["broken"] >= 1
