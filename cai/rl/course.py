@@ -83,6 +83,8 @@ class RLCourse:
         settings = {
             name: value for name, value in self.settings.model_dump(mode="json").items() if name not in _NOT_PART_OF_THE_RUN
         }
+        if self.settings.temperature == 1.0:
+            del settings["temperature"]  # came later: runs begun without it go on
         rewards = [self.reward.fingerprint, None if self.truth is None else self.truth.fingerprint]
         digest = hashlib.sha256(json.dumps([1, self.model.fingerprint, settings, rewards], sort_keys=True).encode())
         for item in self.items:
@@ -176,9 +178,15 @@ class _Run:
         self._started = time.monotonic()
         self._policy: Policy = load_policy(course.model, settings.training)
         self._device: torch.device = course.model.device
-        self._scorer = ReplyScorer(self._policy.model, self._policy.compute_dtype)
+        self._scorer = ReplyScorer(self._policy.model, self._policy.compute_dtype, temperature=settings.temperature)
         engine = policy_engine(course.model, self._policy.model)
-        self._sampler = Sampler(engine, samples=settings.samples_per_prompt, max_tokens=settings.max_tokens, seed=settings.seed)
+        self._sampler = Sampler(
+            engine,
+            samples=settings.samples_per_prompt,
+            max_tokens=settings.max_tokens,
+            seed=settings.seed,
+            temperature=settings.temperature,
+        )
         self._rows: list[dict[str, float]] = []
         self._failures: list[str] = []
         self._padded = self._choose_path()

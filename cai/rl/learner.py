@@ -44,7 +44,7 @@ class Reference:
         if policy.has_adapter:
             return cls(policy.model, scorer, policy.as_reference)
         model = cast("Any", opened.new_model()).requires_grad_(requires_grad=False)
-        own = ReplyScorer(model, path=scorer.path, plain_head=scorer.plain_head)
+        own = ReplyScorer(model, path=scorer.path, plain_head=scorer.plain_head, temperature=scorer.temperature)
         return cls(model, own, contextlib.nullcontext)
 
 

@@ -50,15 +50,15 @@ def policy_engine(opened: LoadedModel, model: nn.Module) -> LocalEngine:
 
 
 class Sampler:
-    """Draws replies at temperature 1 from the whole distribution: the one whose gradient is taken.
+    """Draws replies from the whole distribution at a temperature: the one whose gradient is taken.
 
-    A reply depends on the weights, the prompt and (seed, uid, step, replica) alone.
+    A reply depends on the weights, the prompt, the temperature and (seed, uid, step, replica) alone.
     """
 
-    def __init__(self, engine: LocalEngine, *, samples: int, max_tokens: int, seed: int) -> None:
+    def __init__(self, engine: LocalEngine, *, samples: int, max_tokens: int, seed: int, temperature: float = 1.0) -> None:
         self._engine = engine
         self._samples = samples
-        self._params = SamplingParams(temperature=1.0, max_tokens=max_tokens)
+        self._params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
         self._seed = seed
 
     def statistics(self) -> EngineStatistics:

@@ -82,9 +82,16 @@ class RLSettings(BaseModel):
     steps: Annotated[int, Field(ge=1, description="Batches of replies that are drawn and trained on.")] = 100
     prompts_per_step: Annotated[int, Field(ge=1, le=4096, description="Prompts in one batch.")] = 8
     samples_per_prompt: Annotated[int, Field(ge=1, le=256, description="Replies to each prompt.")] = 4
-    max_tokens: Annotated[int, Field(ge=1, description="Longest reply, in tokens. Drawn at temperature 1 from all tokens.")] = (
-        64
-    )
+    max_tokens: Annotated[int, Field(ge=1, description="Longest reply, in tokens. Drawn from all tokens.")] = 64
+    temperature: Annotated[
+        float,
+        Field(
+            ge=0.05,
+            le=5,
+            description="Replies are drawn at it, and what is optimised is the policy at it: log-probabilities, KL "
+            "and entropy are those of logits divided by it, of the reference too. Above 1: more varied replies to compare.",
+        ),
+    ] = 1.0
     cut_penalty: Annotated[float, Field(ge=0, description="Taken off the reward of a reply that had not ended by then.")] = 0.0
     beta: Annotated[
         float,

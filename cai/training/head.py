@@ -37,15 +37,17 @@ class Head:
         bias: [V], added to logits; or None.
         scale: Logits are multiplied by it.
         cap: Soft cap: logits become cap · tanh(logits / cap), after the scale; None: none.
+        temperature: Logits are divided by it, last of all: log-probabilities are those of tokens that are drawn at it.
     """
 
     weight: Tensor
     bias: Tensor | None
     scale: float = 1.0
     cap: float | None = None
+    temperature: float = 1.0
 
     @classmethod
-    def of(cls, model: Any) -> Head | None:
+    def of(cls, model: Any, temperature: float = 1.0) -> Head | None:
         """The head of a transformers model; None where it is more than a matrix (adapted, quantised, of a strange kind).
 
         Where weights are sharded, the whole matrix is there only during the head's own forward pass: ask in there.
@@ -59,13 +61,18 @@ class Head:
         config = model.config.get_text_config()
         divisor, cap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
         scale = (getattr(config, "logit_scale", None) or 1.0) / (divisor or 1.0)
-        return cls(module.weight, module.bias, float(scale), None if cap is None else float(cap))
+        return cls(module.weight, module.bias, float(scale), None if cap is None else float(cap), temperature)
+
+    @property
+    def slope(self) -> float:
+        """The derivative of each logit by the matrix's own, but for that of the cap."""
+        return self.scale / self.temperature
 
     def with_hidden(self, hidden_SD: Tensor) -> Head:
         """The same head in the precision of these hidden states: autocast leaves weights as they are."""
         dtype = hidden_SD.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
-        return Head(self.weight.to(dtype), bias, self.scale, self.cap)
+        return Head(self.weight.to(dtype), bias, self.scale, self.cap, self.temperature)
 
     def logits(self, hidden_ND: Tensor, out_NV: Tensor) -> Tensor | None:
         """Logits in `out_NV`. With a cap, the derivative of each by its uncapped one is returned."""
@@ -77,11 +84,13 @@ class Head:
             out_NV.add_(self.bias)
         if self.scale != 1.0:
             out_NV.mul_(self.scale)
-        if self.cap is None:
-            return None
-        out_NV.div_(self.cap).tanh_()
-        slope_NV = 1.0 - out_NV.square()
-        out_NV.mul_(self.cap)
+        slope_NV: Tensor | None = None
+        if self.cap is not None:
+            out_NV.div_(self.cap).tanh_()
+            slope_NV = 1.0 - out_NV.square()
+            out_NV.mul_(self.cap)
+        if self.temperature != 1.0:
+            out_NV.div_(self.temperature)
         return slope_NV
 
 
@@ -179,7 +188,7 @@ class _Tiles:
         tile_NV.mul_(-weights_N1 / softmax.total).scatter_add_(1, targets_S[at, None], weights_N1)
         if softmax.slope is not None:
             tile_NV.mul_(softmax.slope)
-        return tile_NV if self.head.scale == 1.0 else tile_NV.mul_(self.head.scale)
+        return tile_NV if self.head.slope == 1.0 else tile_NV.mul_(self.head.slope)
 
 
 class _FusedLoss(torch.autograd.Function):

@@ -96,6 +96,7 @@ class ReplyScorer(Scorer):
         compute_dtype: Autocast to this dtype; None: compute in the dtype of the weights.
         path: How sequences are kept apart; see `probing.choose_path` for which one is right.
         plain_head: Whether a plain matrix is used as such.
+        temperature: Logits are divided by it: the distribution is the one that is drawn from at this temperature.
 
     Raises:
         TrainingError: If the model has no output head.
@@ -108,7 +109,9 @@ class ReplyScorer(Scorer):
         *,
         path: Path = "padded",
         plain_head: bool = True,
+        temperature: float = 1.0,
     ) -> None:
+        self.temperature = temperature
         head = inner_model(model).get_output_embeddings()
         super().__init__(model, head, compute_dtype, path=path, plain_head=plain_head)
 
@@ -137,7 +140,7 @@ class ReplyScorer(Scorer):
 
     @torch.no_grad()
     def logits(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """logits_SV of the batch's slots, as the model gives them, in its own precision: for batches of few slots.
+        """logits_SV of the batch's slots, as the model gives them (over the temperature), in its own precision: for few slots.
 
         `model` is as for `logps`.
         """
@@ -208,13 +211,16 @@ class ReplyScorer(Scorer):
         return loss + nothing
 
     def _has_plain_head(self) -> bool:
-        return self.plain_head and Head.of(self._inner) is not None
+        return self.plain_head and self._found_head() is not None
 
     def _head(self) -> Head:
         """During the head's forward pass: sharded weights are whole only then."""
-        head = Head.of(self._inner)
+        head = self._found_head()
         assert head is not None
         return head
+
+    def _found_head(self) -> Head | None:
+        return Head.of(self._inner, self.temperature)
 
     def _logits(self, model: nn.Module, batch: PackedBatch, on_hidden: Callable[[Tensor], None] | None = None) -> Tensor:
         original = self._module.forward
@@ -225,7 +231,8 @@ class ReplyScorer(Scorer):
                 on_hidden(hidden_SD)
             return original(hidden_SD[None])
 
-        return self._forward(model, batch, head).flatten(0, -2)
+        logits_SV = self._forward(model, batch, head).flatten(0, -2)
+        return logits_SV if self.temperature == 1.0 else logits_SV / self.temperature
 
     def _in_place_of_the_head(self, model: nn.Module, batch: PackedBatch, use: Callable[[Tensor], Tensor]) -> Tensor:
         """Give the slots' hidden states to `use`. Returns a zero that hangs on what it returned."""

@@ -34,6 +34,14 @@ ours_and_theirs = [
         id="grpo, two passes with a clip that bites",
     ),
     pytest.param("rloo", {"beta": 0.3}, {"beta": 0.3}, 1, id="rloo with KL in the reward"),
+    pytest.param(
+        "grpo",
+        {"average": "token", "beta": 0.3, "temperature": 0.7},
+        {"loss_type": "dapo", "beta": 0.3, "temperature": 0.7},
+        2,
+        id="grpo at a temperature, two passes",
+    ),
+    pytest.param("rloo", {"beta": 0.3, "temperature": 1.5}, {"beta": 0.3, "temperature": 1.5}, 1, id="rloo at a temperature"),
 ]
 
 
@@ -56,7 +64,7 @@ def test_two_steps_of_ours_move_the_weights_as_trl_s(
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim, "AdamW", torch.optim.SGD)
         train_rl(made, tmp_path / "ours")
-    trained = _trl(algorithm, tiny, items, theirs, passes, tmp_path / "theirs")
+    trained = _trl(algorithm, tiny, items, theirs, passes, tmp_path / "theirs", ours.get("temperature", 1.0))
     before = load_file(Path(tiny.name) / "model.safetensors")
     after = load_file(tmp_path / "ours" / "model.safetensors")
     moved = 0.0
@@ -68,12 +76,19 @@ def test_two_steps_of_ours_move_the_weights_as_trl_s(
 
 
 def _trl(
-    algorithm: str, spec: ModelSpec, items: list[Item], options: dict[str, Any], passes: int, folder: Path
+    algorithm: str,
+    spec: ModelSpec,
+    items: list[Item],
+    options: dict[str, Any],
+    passes: int,
+    folder: Path,
+    temperature: float,
 ) -> dict[str, torch.Tensor]:
     trl: Any = import_module("trl")
     opened = open_model(spec)
     model = AutoModelForCausalLM.from_pretrained(spec.name, dtype=torch.float32)
-    sampler = Sampler(policy_engine(opened, model), samples=SAMPLES, max_tokens=TOKENS, seed=SEED)
+    engine = policy_engine(opened, model)
+    sampler = Sampler(engine, samples=SAMPLES, max_tokens=TOKENS, seed=SEED, temperature=temperature)
     step = 0
 
     def completions_of_step() -> list[list[int]]:

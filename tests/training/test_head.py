@@ -13,15 +13,16 @@ from cai.training.packing import PackedBatch, pack
 WIDTH = 12
 
 
-def make_head(*, bias: bool, scale: float, cap: float | None) -> Head:
+def make_head(*, bias: bool, scale: float, cap: float | None, temperature: float = 1.0) -> Head:
     torch.manual_seed(3)
     made = nn.Linear(WIDTH, VOCABULARY, bias=bias, dtype=torch.float64)
-    return Head(made.weight, made.bias, scale, cap)
+    return Head(made.weight, made.bias, scale, cap, temperature)
 
 
 def naive_logps(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     logits = nn.functional.linear(hidden, head.weight, head.bias) * head.scale
     logits = logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
+    logits = logits / head.temperature
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
@@ -37,12 +38,22 @@ def loss_for(batch: PackedBatch, calls: list[slice]) -> LossOf:
 
 @pytest.mark.parametrize("slots", [1, 3, 8, 1000])
 @pytest.mark.parametrize(
-    ("bias", "scale", "cap"), [(False, 1.0, None), (True, 0.25, None), (False, 2.0, 3.0), (True, 1.0, 1.0)]
+    ("bias", "scale", "cap", "temperature"),
+    [
+        (False, 1.0, None, 1.0),
+        (True, 0.25, None, 1.0),
+        (False, 2.0, 3.0, 1.0),
+        (True, 1.0, 1.0, 1.0),
+        (False, 1.0, None, 0.7),
+        (True, 0.25, 3.0, 1.6),
+    ],
 )
-def test_fused_losses_and_gradients_are_those_of_autograd(slots: int, *, bias: bool, scale: float, cap: float | None) -> None:
+def test_fused_losses_and_gradients_are_those_of_autograd(
+    slots: int, *, bias: bool, scale: float, cap: float | None, temperature: float
+) -> None:
     """With tiles larger and smaller than a group: where one does not fit, its logits are made a second time."""
     batch = pack(make_groups(), "tree")
-    head = make_head(bias=bias, scale=scale, cap=cap)
+    head = make_head(bias=bias, scale=scale, cap=cap, temperature=temperature)
     hidden = torch.randn(len(batch.slots), WIDTH, dtype=torch.float64, requires_grad=True)
     weights = [hidden, head.weight, *([head.bias] if head.bias is not None else [])]
     calls: list[slice] = []
