@@ -31,7 +31,7 @@ from cai.rl.checkpoints import clear_others, load_checkpoint, load_weights, save
 from cai.rl.experience import Batch, Known, batch_of, targets_of
 from cai.rl.folder import RLFolder
 from cai.rl.learner import Diverged, Learner, Reference
-from cai.rl.leash import good_step, snapped
+from cai.rl.leash import first_snap, good_step, snapped
 from cai.rl.preferences import preference_rows, preference_update
 from cai.rl.results import DroppedPrompt, RLResult
 from cai.rl.rewards import Judgement, Reply, Reward, judged
@@ -223,8 +223,8 @@ class _Run:
             load_weights(self._learner, folder.checkpoints, kept)
         else:
             stopped = enough
-        if held and not settings.leash.stop:
-            warnings.append(f"the leash would have stopped the run: {held.reason}")
+        if not settings.leash.stop and (would := first_snap(self._rows, settings.leash)):
+            warnings.append(f"the leash would have stopped the run after step {would.step}: {would.reason}")
         result = self._result(step, kept, stopped, warnings)
         self._save_policy()
         write_atomically(folder.path / CARD, rl_card(result, self._course.model, settings))

@@ -80,6 +80,12 @@ def snapped(rows: Sequence[Row], settings: LeashSettings) -> Snapped | None:
     )
 
 
+def first_snap(rows: Sequence[Row], settings: LeashSettings) -> Snapped | None:
+    """Where the leash holds a run for the first time, whether or not it went on."""
+    prefixes = (rows[max(0, end - _READ * settings.window) : end] for end in range(1, len(rows) + 1))
+    return next((found for each in prefixes if (found := snapped(each, settings))), None)
+
+
 _READ = 4
 """Rows without a reward or a truth may stand between those compared: so many windows back is looked, and no further."""
 
