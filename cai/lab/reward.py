@@ -21,6 +21,8 @@ class LabReward:
     def rewards(self, replies: Sequence[Reply]) -> list[float]:
         return [_reward(reply) for reply in replies]
 
+    def begin(self) -> None: ...
+
     def close(self) -> None: ...
 
 

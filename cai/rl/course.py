@@ -139,6 +139,7 @@ def train_rl(
         until: Asked after every step, whether the run has had enough: a budget that is spent. Its last weights are kept.
 
     Raises:
+        CaiError: A reward cannot begin.
         TrainingError: The loss or a reward stopped being finite, or the reward gave nothing for too long: the weights of the
             last good checkpoint are then saved all the same. Or the folder cannot be used.
     """
@@ -149,6 +150,9 @@ def train_rl(
     with disk_errors(path), locked(path, main_process=True), flushed_denormals():
         if resume and (result := folder.ended()) is not None:
             return result
+        for reward in (course.reward, course.truth):
+            if reward is not None:
+                reward.begin()
         try:
             return _Run(course, folder, on_event, on_metrics, until).train(resume=resume)
         finally:
@@ -272,7 +276,7 @@ class _Run:
 
     def _judge(self, rollouts: Sequence[Rollout]) -> tuple[Judgement, Judgement | None]:
         settings, course = self._settings, self._course
-        replies = [Reply(each.item, sample.text, len(sample.ids)) for each in rollouts for sample in each.samples]
+        replies = [Reply(each.item, sample.text, len(sample.ids), sample.ids) for each in rollouts for sample in each.samples]
         reward = judged(course.reward, replies)
         if settings.cut_penalty:
             ended = [sample.ended for each in rollouts for sample in each.samples]

@@ -5,13 +5,18 @@ What the function prints goes to the error stream, since the other one is the an
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
+import inspect
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 
@@ -28,11 +33,23 @@ def serve(name: str) -> None:
             if function is None:
                 module, _, attribute = name.partition(":")
                 function = getattr(importlib.import_module(module), attribute)
-            answer = {"values": None if arguments is None else _plain(function(**arguments))}
+                if not callable(function):
+                    raise TypeError(f"{attribute} is no function")
+            answer = {"values": None if arguments is None else _plain(_called(function, arguments))}
         except Exception as error:  # noqa: BLE001 - told to the other side
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _called(function: Any, arguments: dict[str, Any]) -> Any:
+    """What it returns; of an async function, when it is done."""
+    found = function(**arguments)
+    return asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found
+
+
+async def _awaited(found: Awaitable[Any]) -> Any:
+    return await found
 
 
 def _plain(values: Any) -> list[float]:
@@ -43,7 +60,7 @@ def _plain(values: Any) -> list[float]:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return math.nan
 
 
@@ -51,6 +68,9 @@ def _end_with(parent: int) -> None:
     """A function in an endless loop would outlive a run that was killed."""
     while os.getppid() == parent:
         time.sleep(1.0)
+    with contextlib.suppress(OSError):
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # and what the function has started
     os._exit(1)
 
 

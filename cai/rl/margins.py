@@ -73,6 +73,8 @@ class MarginReward:
                 weights[at] += weight
         return [total / weight if weight else math.nan for total, weight in zip(sums, weights, strict=True)]
 
+    def begin(self) -> None: ...
+
     def close(self) -> None: ...
 
     def _principles(self, item: Item) -> Sequence[Principle]:

@@ -21,6 +21,10 @@ class RewardModel(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    def read(self) -> None:
+        """Read its weights."""
+        ...
+
     def encode(self, conversation: Sequence[Message]) -> Any:
         """A conversation as tokens; something else where it has no reward."""
         ...
@@ -31,10 +35,10 @@ class RewardModel(Protocol):
 
 
 def open_reward_model(spec: ModelSpec) -> RewardModel:
-    """Load what `cai reward` wrote, or any decoder's sequence classifier.
+    """Find what `cai reward` wrote, or any decoder's sequence classifier; its weights are not read yet.
 
     Raises:
-        ModelError: If it cannot be found or loaded, or is none.
+        ModelError: If it cannot be found, or is none.
     """
     return cast("RewardModel", import_module("cai.training.reward_model").RewardModel.open(spec))
 
@@ -54,6 +58,9 @@ class ModelReward:
     @property
     def fingerprint(self) -> str:
         return self._model.fingerprint
+
+    def begin(self) -> None:
+        self._model.read()
 
     def rewards(self, replies: Sequence[Reply]) -> list[float]:
         encoded = [

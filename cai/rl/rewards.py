@@ -18,11 +18,12 @@ SHOWN_FAILURES = 3
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply to be judged: the item it answers, its text, and how many tokens were drawn for it."""
+    """One reply to be judged: the item it answers, its text, and how many tokens were drawn for it, and which."""
 
     item: Item
     text: str
     tokens: int
+    ids: tuple[int, ...] = ()
 
 
 class Reward(Protocol):
@@ -36,6 +37,14 @@ class Reward(Protocol):
     @property
     def fingerprint(self) -> str:
         """Identifies all that decides its judgements, as far as it can be known."""
+        ...
+
+    def begin(self) -> None:
+        """Get ready to judge: read weights, start processes. Called once, before the first reply is drawn.
+
+        Raises:
+            CaiError: If it will not be able to: better now than after a step.
+        """
         ...
 
     def rewards(self, replies: Sequence[Reply]) -> Sequence[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -48,28 +49,42 @@ class RewardModel:
     a token that may end a conversation, at the last other one: what transformers' sequence classifiers do.
 
     Args:
-        opened: The model, opened with its reward head.
+        opened: The model, opened with its reward head. Its weights are read when they are first needed, or by `read`.
         tokens_per_forward: Most positions of one pass.
     """
 
     def __init__(self, opened: LoadedModel, *, tokens_per_forward: int = TOKENS_PER_FORWARD) -> None:
         self.opened = opened
         self._tokens_per_forward = tokens_per_forward
-        self._model = opened.model
-        scorer = RewardScorer(self._model)
+        self._tried = False
+
+    @cached_property
+    def _scorer(self) -> RewardScorer:
+        scorer = RewardScorer(self.opened.model)
         scorer.inner.score.float()  # a bfloat16 head would round rewards to three digits
         scorer.inner.config.use_cache = False
-        self._scorer = scorer
-        self._tried = False
-        self.heads = int(scorer.inner.score.weight.shape[0])
+        return scorer
+
+    @property
+    def heads(self) -> int:
         """K: rewards that each conversation gets, of which `rewards` is the mean."""
+        return int(self._scorer.inner.score.weight.shape[0])
+
+    def read(self) -> None:
+        """Read the weights now.
+
+        Raises:
+            ModelError: If they cannot be.
+            TrainingError: If its head is of a kind that is not known.
+        """
+        _ = self._scorer
 
     @classmethod
     def open(cls, place: ModelSpec | Path | str, *, tokens_per_forward: int = TOKENS_PER_FORWARD) -> RewardModel:
-        """Load a reward model: what `cai reward` wrote, or any decoder's sequence classifier.
+        """Find a reward model: what `cai reward` wrote, or any decoder's sequence classifier.
 
         Raises:
-            ModelError: If it cannot be found or loaded, or is none.
+            ModelError: If it cannot be found, or is none.
         """
         spec = place if isinstance(place, ModelSpec) else ModelSpec(name=str(place))
         return cls(open_model(spec, head="reward"), tokens_per_forward=tokens_per_forward)
@@ -127,7 +142,7 @@ class RewardModel:
             return found
         device, scorer = self.opened.device, self._scorer
         if not self._tried:
-            choose_path(self._model, scorer, _with_siblings(groups), device)
+            choose_path(self.opened.model, scorer, _with_siblings(groups), device)
             self._tried = True
         model_key = f"{self.fingerprint} {scorer.path}"
         keys = [] if cache is None else [sequence_keys(model_key, group)[0] for group in groups]
@@ -146,7 +161,7 @@ class RewardModel:
         batch = self._scorer.pack(groups, self.opened.device)
         try:
             with self._scorer.at_work():
-                return self._scorer.values(self._model, batch).double().cpu().numpy()
+                return self._scorer.values(self.opened.model, batch).double().cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"the accelerator's memory ran out in a pass of {batch.tokens} tokens", "halve tokens_per_forward"

@@ -32,6 +32,8 @@ class TextReward:
         self.calls += 1
         return [self.of(reply.text) for reply in replies]
 
+    def begin(self) -> None: ...
+
     def close(self) -> None:
         self.closed += 1
 

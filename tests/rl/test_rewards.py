@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def partly(prompts, completions, **columns):
 
 def short(prompts, completions, **columns):
     return [1.0]
+
+async def later(completions, completion_ids, **columns):
+    return [float(len(ids)) for ids in completion_ids]
+
+def leaves_a_child(prompts, completions, **columns):
+    if os.fork() == 0:
+        while True:
+            time.sleep(1)
+    open("child", "w").close()
+    while True:
+        time.sleep(1)
+
+def huge(prompts, completions, **columns):
+    return [10**400, 2.0, np.zeros(3)]
+
+number = 3
 """
 
 
@@ -104,6 +121,53 @@ def test_a_function_that_hangs_is_ended_in_time(module: str, replies: list[Reply
     with pytest.raises(EngineError, match="did not answer within 1 s"):
         reward.rewards(replies)
     assert time.monotonic() - started < 10
+
+
+def test_an_async_function_is_waited_for_and_told_the_tokens(module: str) -> None:
+    item = Item(uid="one", messages=(user("Say one"),))
+    reward = FunctionReward(f"{module}:later", timeout_s=60)
+    assert judged(reward, [Reply(item, "one", 3, (5, 6, 7)), Reply(item, "", 1, (0,))]).rewards == (3.0, 1.0)
+    reward.close()
+
+
+def test_a_function_whose_child_keeps_the_pipe_open_is_ended_in_time_with_it(module: str, replies: list[Reply]) -> None:
+    """The worker was ended, its forked child was not: and the run waited for ever for the other end of the pipe."""
+    reward = FunctionReward(f"{module}:leaves_a_child", timeout_s=3.0)
+    reward.begin()
+    group = reward._worker.pid if reward._worker else 0  # pyright: ignore[reportPrivateUsage] - whose end is looked for
+    started = time.monotonic()
+    assert "did not answer within 3 s" in judged(reward, replies).failures[0]
+    assert time.monotonic() - started < 20
+    assert Path("child").exists()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(group, 0)
+            time.sleep(0.05)
+
+
+def test_one_value_that_is_no_number_fails_its_own_reply_and_no_other(module: str, replies: list[Reply]) -> None:
+    """An integer too large for a float failed the whole batch."""
+    reward = FunctionReward(f"{module}:huge", timeout_s=60)
+    found = judged(reward, replies).rewards
+    reward.close()
+    assert math.isnan(found[0])
+    assert found[1] == 2.0
+    assert math.isnan(found[2])
+
+
+def test_a_function_that_is_not_there_or_whose_module_fails_is_refused_before_a_reply_is_drawn(module: str) -> None:
+    """A misspelt name was found out after three steps of drawing for nothing."""
+    with pytest.raises(ConfigError, match=r"has no function `lenght`") as caught:
+        FunctionReward(f"{module}:lenght", timeout_s=1)
+    assert "did you mean `length`" in str(caught.value)
+    Path("broken_rewards.py").write_text("import sys\nreward = sys.no_such_thing\n")
+    for name, told in ((f"{module}:number", "number is no function"), ("broken_rewards:reward", "AttributeError")):
+        reward = FunctionReward(name, timeout_s=60)
+        with pytest.raises(ConfigError, match=told):
+            reward.begin()
+    Path("torn_rewards.py").write_text("def reward(:\n")
+    with pytest.raises(ConfigError, match=r"torn_rewards\.py"):
+        FunctionReward("torn_rewards:reward", timeout_s=1)
 
 
 def test_a_module_that_is_not_there_is_refused_before_anything_loads() -> None:
