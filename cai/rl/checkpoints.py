@@ -15,8 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths are
 from torch import Tensor, nn
 
-from cai.errors import TrainingError
-from cai.rl.learner import Learner
+from cai.rl.learner import Diverged, Learner
 from cai.training.trainer import COMPLETE
 
 STATE = "state.safetensors"
@@ -36,12 +35,12 @@ def save_checkpoint(learner: Learner, checkpoints: Path, step: int) -> None:
     """Durably, and marked as whole last of all.
 
     Raises:
-        TrainingError: If a weight is not finite: such a checkpoint would only spread the damage.
+        Diverged: If a weight is not finite: such a checkpoint would only spread the damage.
     """
     tensors: dict[str, Tensor] = {}
     for name, weight in learner.trained.items():
         if not bool(torch.isfinite(weight).all()):
-            raise TrainingError(f"step {step}: {name} is no longer finite", "lower learning_rate, or train in float32")
+            raise Diverged(f"{name} is no longer finite")
         tensors[f"weight.{name}"] = weight.detach().cpu().contiguous()
         state: dict[str, Tensor] = learner.optimizer.state.get(weight, {})
         for key, value in state.items():

@@ -11,7 +11,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ from cai.rl.learner import Diverged, Learner, Reference
 from cai.rl.leash import first_snap, good_step, snapped
 from cai.rl.preferences import preference_rows, preference_update
 from cai.rl.results import DroppedPrompt, RLResult
-from cai.rl.rewards import Judgement, Reply, Reward, judged
+from cai.rl.rewards import Judgement, Reply, Reward, bounded, judged
 from cai.rl.rows import Tokens, distance_row, mean_row, reply_row, sample_rows, tokens_row
 from cai.rl.sampling import Rollout, Sampler, items_of_step, policy_engine
 from cai.rl.settings import RLSettings
@@ -48,7 +49,17 @@ from cai.training.policy import Policy, load_policy, open_policy, save_policy
 from cai.training.probing import choose_path
 from cai.training.results import OnEvent, TrainingEvent
 
-_NOT_PART_OF_THE_RUN = {"save_every_steps", "tokens_per_forward", "gradient_checkpointing", "shown_samples", "merge"}
+_NOT_PART_OF_THE_RUN = {
+    "save_every_steps",
+    "tokens_per_forward",
+    "gradient_checkpointing",
+    "shown_samples",
+    "merge",
+    "reward_timeout_s",
+    "reward_limit",
+    "reward_patience",
+}
+"""They decide how a run is computed and when it gives up, not what a step comes to: a run that gave up goes on with others."""
 _STEPS_BETWEEN_TRIMS = 16
 
 OnMetrics: TypeAlias = Callable[[Mapping[str, float]], None]
@@ -83,10 +94,8 @@ class RLCourse:
         settings = {
             name: value for name, value in self.settings.model_dump(mode="json").items() if name not in _NOT_PART_OF_THE_RUN
         }
-        if self.settings.temperature == 1.0:
-            del settings["temperature"]  # came later: runs begun without it go on
         rewards = [self.reward.fingerprint, None if self.truth is None else self.truth.fingerprint]
-        digest = hashlib.sha256(json.dumps([1, self.model.fingerprint, settings, rewards], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([2, self.model.fingerprint, settings, rewards], sort_keys=True).encode())
         for item in self.items:
             content = [item.uid, [[message.role, message.content] for message in item.messages]]
             digest.update(json.dumps(content).encode() + b"\n")
@@ -115,7 +124,13 @@ def rl_course(
         else:
             kept.append(item)
     if not kept:
-        raise TrainingError(f"there is no prompt to train on ({len(dropped)} are too long)", "raise rl.max_prompt_tokens")
+        told = f"there is no prompt to train on ({len(dropped)} are too long)"
+        if longest < settings.max_prompt_tokens:
+            raise TrainingError(
+                f"{told}: the model reads {model.context_tokens} tokens, and a reply may take {settings.max_tokens} of them",
+                "lower rl.max_tokens",
+            )
+        raise TrainingError(told, "raise rl.max_prompt_tokens")
     return RLCourse(model, tuple(kept), tuple(dropped), settings, reward, truth)
 
 
@@ -165,6 +180,15 @@ class _Stopped(Exception):
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(reason)
         self.reason, self.hint = reason, hint
+
+
+@contextmanager
+def _stopped_where_it_diverges(step: int) -> Generator[None]:
+    try:
+        yield
+    except Diverged as diverged:
+        hint = "lower rl.learning_rate, raise rl.beta, or train in float32"
+        raise _Stopped(f"step {step}: {diverged}", hint) from diverged
 
 
 class _Run:
@@ -254,12 +278,8 @@ class _Run:
         if batch.pieces:
             known = self._learner.know(batch)
             row |= distance_row(batch, known)
-            try:
+            with _stopped_where_it_diverges(step):
                 found = self._update(batch, known, step)
-            except Diverged as diverged:
-                raise _Stopped(
-                    f"step {step}: {diverged}", "lower rl.learning_rate, raise rl.beta, or train in float32"
-                ) from diverged
             row |= found
             loss = found.get("loss", math.nan)
         row |= tokens_row(before, self._tokens())
@@ -282,7 +302,7 @@ class _Run:
             ended = [sample.ended for each in rollouts for sample in each.samples]
             paid = [value - (0 if end else settings.cut_penalty) for value, end in zip(reward.rewards, ended, strict=True)]
             reward = Judgement(tuple(paid), reward.failures)
-        truth = None if course.truth is None else judged(course.truth, replies)
+        truth = None if course.truth is None else bounded(judged(course.truth, replies), settings.reward_limit)
         self._failures = list(dict.fromkeys([*self._failures, *reward.failures, *(truth.failures if truth else ())]))[:8]
         return reward, truth
 
@@ -317,7 +337,9 @@ class _Run:
         if len(last) == self._settings.reward_patience and not any("reward" in row for row in last):
             told = "; ".join(self._failures[-3:])
             raise _Stopped(
-                f"step {step}: no usable reward in {len(last)} steps ({told})", "mend the reward, then run again: it resumes"
+                f"step {step}: no usable reward in {len(last)} steps ({told})",
+                "mend what the reward needs, then run again: it resumes (with another text a function is another reward, and "
+                "begins another run)",
             )
 
     # ---- around the steps
@@ -336,7 +358,8 @@ class _Run:
 
     def _save(self, step: int) -> None:
         folder, window = self._folder, self._settings.leash.window
-        save_checkpoint(self._learner, folder.checkpoints, step)
+        with _stopped_where_it_diverges(step):
+            save_checkpoint(self._learner, folder.checkpoints, step)
         good = good_step(self._rows, saved_steps(folder.checkpoints), window)
         clear_others(folder.checkpoints, {step, good or step})
 

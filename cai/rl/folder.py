@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
 from cai.rl.results import RLResult
 from cai.training.folder import TrainingFolder
@@ -36,7 +37,15 @@ class RLFolder(TrainingFolder):
             return None
 
     def prepare(self, resume_step: int | None) -> bool:
-        """As `TrainingFolder.prepare`; samples of later steps go too."""
+        """As `TrainingFolder.prepare`; samples of later steps go too.
+
+        Raises:
+            TrainingError: If another command's model lies there: the policy, or the reward.
+        """
+        if self._is_another_command_s():
+            raise TrainingError(
+                f"{self.path}: a model lies here that another command has trained", "give `cai rl` a folder of its own"
+            )
         cleared = super().prepare(resume_step)
         if resume_step is None:
             self.samples_path.unlink(missing_ok=True)
@@ -50,6 +59,13 @@ class RLFolder(TrainingFolder):
                     break  # a torn last line
             write_atomically(self.samples_path, "".join(kept))
         return cleared
+
+    def _is_another_command_s(self) -> bool:
+        """Of finished trainings only `cai rl`'s note names an algorithm."""
+        try:
+            return "algorithm" not in json.loads(self._ended_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
 
     def add_row(self, row: dict[str, float], samples: Sequence[dict[str, Any]]) -> None:
         """A step's metrics and samples, durably: before its checkpoint, so that no checkpoint is without its rows."""

@@ -27,7 +27,7 @@ from cai.training.scorer import inner_model
 
 
 class Diverged(Exception):
-    """The loss, or its gradient, is no finite number; the weights are as they were before the step."""
+    """A loss, a gradient or a weight is no finite number. Of the step, optimizer steps may have been made by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,15 @@ def judged(reward: Reward, replies: Sequence[Reply]) -> Judgement:
     return Judgement(tuple(found), tuple(failures))
 
 
+def bounded(judgement: Judgement, limit: float) -> Judgement:
+    """With values that are beyond ±limit as failures: of what is only measured, one explosion need not end a run."""
+    beyond = [value for value in judgement.rewards if abs(value) > limit]
+    if not beyond:
+        return judgement
+    values = tuple(math.nan if abs(value) > limit else value for value in judgement.rewards)
+    return Judgement(values, (*judgement.failures, f"the truth of a reply is {beyond[0]:g}, beyond rl.reward_limit"))
+
+
 def _all_failed(replies: Sequence[Reply], why: str) -> Judgement:
     return Judgement((math.nan,) * len(replies), (why,))
 

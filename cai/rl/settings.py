@@ -25,7 +25,7 @@ _AVERAGES: dict[Algorithm, Average] = {"ppo": "token", "rloo": "sum", "grpo": "t
 class LeashSettings(BaseModel):
     """When a run is stopped for its own good: the reward it is trained on is not the thing that is wanted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     window: Annotated[
         int,
@@ -49,7 +49,7 @@ class LeashSettings(BaseModel):
 class RLSettings(BaseModel):
     """Online optimisation: the policy writes, a reward judges, the policy is moved, and KL to the reference is the leash."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     algorithm: Annotated[
         Algorithm,
@@ -141,10 +141,20 @@ class RLSettings(BaseModel):
         Field(ge=1, description="constitution: so many of the principles that apply, drawn for each prompt; null: all."),
     ] = None
     reward_timeout_s: Annotated[
-        float, Field(gt=0, description="A function that has not answered by then is ended, and its replies count as failed.")
+        float,
+        Field(
+            gt=0,
+            le=86400,
+            description="A function that has not answered by then is ended, and its replies count as failed.",
+        ),
     ] = 60.0
     reward_limit: Annotated[
-        float, Field(gt=0, description="A reward larger than this, either way, has exploded: training stops.")
+        float,
+        Field(
+            gt=0,
+            le=1e100,
+            description="A reward larger than this, either way, has exploded: training stops. A truth larger than this is none.",
+        ),
     ] = 1e6
     reward_patience: Annotated[
         int, Field(ge=1, description="Steps in a row without a single usable reward after which training stops.")

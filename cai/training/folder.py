@@ -81,8 +81,16 @@ class TrainingFolder:
 
         Returns:
             Whether another run's work was cleared away.
+
+        Raises:
+            TrainingError: If a model lies there that no training has left.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        if not self._run_path.exists() and (strangers := [*self.path.glob("*.safetensors*"), *self.path.glob("adapter/*")]):
+            raise TrainingError(
+                f"{self.path}: a model lies here that no training of this program has left ({strangers[0].name})",
+                "give another output folder; this one would be overwritten",
+            )
         self._result_path.unlink(missing_ok=True)
         if resume_step is None:
             cleared = self._run_path.exists() and not self._is_ours()

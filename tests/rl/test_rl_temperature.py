@@ -124,7 +124,5 @@ def test_a_model_whose_logits_are_capped_is_tempered_after_the_cap(items: list[I
     torch.testing.assert_close(found, naive_logps(made.policy.model, made.rollouts, 0.6).detach(), rtol=0, atol=1e-9)
 
 
-def test_a_run_at_another_temperature_is_another_run_and_without_one_it_is_the_run_it_was(course: Course) -> None:
-    plain, warm = course(), course(temperature=1.3)
-    assert plain.fingerprint != warm.fingerprint
-    assert plain.fingerprint == course(temperature=1.0).fingerprint
+def test_a_run_at_another_temperature_is_another_run(course: Course) -> None:
+    assert course().fingerprint != course(temperature=1.3).fingerprint
