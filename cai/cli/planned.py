@@ -27,6 +27,8 @@ def print_plan(plan: Plan, console: Console | None = None, *, times: bool = True
         out.print(Text(visible(f"  {name}: {', '.join(change.what)}{rows}")))
     if plan.waiting:
         out.print(Text(f"{plan.waiting}: they are not learned before `cai review {plan.folder}`.", style="yellow"))
+    for each in plan.beside:
+        out.print(Text(visible(f"Beside the run: {each.name} {each.state}: {each.why}")))
     if plan.nothing_to_do:
         out.print(Text("Nothing to do: every stage is finished, and stays as it is.", style="bold"))
         return

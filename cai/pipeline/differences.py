@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.pipeline.causes import Causes, causes
-from cai.pipeline.effects import NOTHING, Effects, effects
+from cai.pipeline.effects import BESIDE, NOTHING, Effects, effects
 from cai.records import Stage
 from cai.store import RunFolder
 
@@ -23,14 +23,15 @@ class RunDifferences:
 
     @property
     def stages(self) -> dict[str, bool]:
-        """Stage → whether all that it made is the same; of stages that one of the runs has come to."""
+        """Stage, or folder beside the run → whether all that it made is the same; of those that one of the runs has come to."""
         effects = self.effects
         made: set[str] = {each.stage for each in effects.files}
         if effects.revisions != NOTHING:
             made.add(Stage.GENERATE)
         if effects.totals or any(each != NOTHING for each in effects.label_records.values()):
             made.add(Stage.LABEL)
-        return {stage.value: not self.effects.differing(stage) for stage in Stage if stage in made}
+        names = (*(stage.value for stage in Stage), *BESIDE)
+        return {name: not effects.differing(name) for name in names if name in made}
 
     @property
     def same(self) -> bool:
@@ -60,5 +61,5 @@ def differences(first: Path, second: Path) -> RunDifferences:
         RunFolder.open(second, create=False, read_only=True, checked=False) as other,
     ):
         return RunDifferences(
-            first.resolve().name, second.resolve().name, causes(one.manifest, other.manifest), effects(one, other)
+            first.resolve().name, second.resolve().name, causes(one.manifest, other.manifest), effects(one, other, beside=True)
         )

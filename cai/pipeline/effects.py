@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ FileState: TypeAlias = Literal["same", "same but for times", "different", "only 
 SHOWN_ROWS = 10
 _TIMES = frozenset({"seconds", "tokens_per_second", "resumed_from_step", "reference_computed"})
 """How long training took and where it was interrupted: in its notes, and no part of what was made."""
+BESIDE = ("reward", "rl")
+"""Folders of models that other commands make of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +118,26 @@ class Effects:
     def changed_outcomes(self) -> dict[tuple[str, str], int]:
         return {pair: rows for pair, rows in self.outcomes.items() if pair[0] != pair[1]}
 
-    def differing(self, stage: Stage) -> bool:
+    def differing(self, stage: str) -> bool:
         """Whether anything that a stage made is not the same."""
         if any(each.stage == stage and each.differs for each in self.files):
             return True
-        if stage is Stage.GENERATE:
+        if stage == Stage.GENERATE:
             return not self.revisions.alike
-        if stage is not Stage.LABEL:
+        if stage != Stage.LABEL:
             return False
         rows = self.changed_outcomes or any(one != other for one, other in self.totals.values())
         return bool(rows) or not all(each.alike for each in self.label_records.values())
 
 
-def effects(first: RunFolder, second: RunFolder, *, of_second: bool = False, until: Stage = Stage.EVALUATE) -> Effects:
+def effects(
+    first: RunFolder,
+    second: RunFolder,
+    *,
+    of_second: bool = False,
+    until: Stage = Stage.EVALUATE,
+    beside: bool = False,
+) -> Effects:
     """Compare what two runs made. Fast also for many rows: what is the same, SQLite finds without a row being read.
 
     Args:
@@ -135,6 +145,7 @@ def effects(first: RunFolder, second: RunFolder, *, of_second: bool = False, unt
         second: Another.
         of_second: Only rows that are the second run's input: it repeats a sample of the first.
         until: The last stage that both were to come to.
+        beside: Also what other commands made of the runs: reward models, models optimised by `cai rl`.
 
     Raises:
         StoreError: If one is damaged.
@@ -142,6 +153,7 @@ def effects(first: RunFolder, second: RunFolder, *, of_second: bool = False, unt
     not_compared = [*_stopped("first", first), *_stopped("second", second)]
     behaviours = _behaviours(first, second, not_compared) if until is Stage.EVALUATE else []
     wanted = _up_to(until) if not of_second else ()
+    others = _beside(first.path, second.path, not_compared) if beside else []
     with paired(first.path, second.path, of_second=of_second) as both:
         labels = both.labels()
         return Effects(
@@ -157,8 +169,10 @@ def effects(first: RunFolder, second: RunFolder, *, of_second: bool = False, unt
                 if kind not in (RecordKind.REVISION, RecordKind.FINDING) and until is not Stage.GENERATE
             },
             outcomes={(one, other): n for one, other, n in both.outcomes() if until is not Stage.GENERATE},
-            files=tuple(each for each in _files(first, second) if each.stage in wanted),
-            metrics=tuple(each for each in _metrics(first.path, second.path) if each.stage in wanted),
+            files=(*(each for each in _files(first, second) if each.stage in wanted), *others),
+            metrics=tuple(
+                each for each in _metrics(first.path, second.path) if each.stage in wanted or (beside and each.stage in BESIDE)
+            ),
             behaviours=tuple(behaviours),
             not_compared=tuple(not_compared),
         )
@@ -218,6 +232,34 @@ def _files(first: RunFolder, second: RunFolder) -> Iterator[FileDifference]:
             yield FileDifference(path, one.stage, "same but for times" if timed else "different")
 
 
+def _beside(first: Path, second: Path, not_compared: list[str]) -> list[FileDifference]:
+    """Of finished models beside the runs; their bytes are read, for no run has noted them."""
+    found: list[FileDifference] = []
+    for name in BESIDE:
+        mine, theirs = (_files_of(run / name) for run in (first, second))
+        if unfinished := [of for of, files in (("first", mine), ("second", theirs)) if files and "training.json" not in files]:
+            not_compared.append(f"{name}: of the {' and the '.join(unfinished)} run it is not finished")
+            continue
+        for path in sorted({*mine, *theirs}):
+            place = f"{name}/{path}"
+            if path not in mine or path not in theirs:
+                found.append(FileDifference(place, name, "only first" if path in mine else "only second"))
+            elif filecmp.cmp(mine[path], theirs[path], shallow=False):
+                found.append(FileDifference(place, name, "same"))
+            else:
+                timed = _without_times(mine[path]) == _without_times(theirs[path]) is not None
+                found.append(FileDifference(place, name, "same but for times" if timed else "different"))
+    return found
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    """What a training has left: model, adapter, notes."""
+    if not (folder / "run.json").is_file():
+        return {}
+    files = [each for part in (folder, folder / "adapter") for each in part.glob("*") if each.is_file()]
+    return {each.relative_to(folder).as_posix(): each for each in files if each.name != ".lock"}
+
+
 def _without_times(path: Path) -> Any:
     """A note of training without what tells of the clock; None for what is no such note."""
     if not _holds_times(path):
@@ -230,7 +272,7 @@ def _without_times(path: Path) -> Any:
 
 
 def _holds_times(path: Path) -> bool:
-    return path.suffix in (".json", ".jsonl") and path.parent.name in (Stage.SFT, Stage.DPO)
+    return path.suffix in (".json", ".jsonl") and path.parent.name in (Stage.SFT, Stage.DPO, *BESIDE)
 
 
 def _timeless(value: Any) -> Any:
@@ -241,14 +283,14 @@ def _timeless(value: Any) -> Any:
 
 
 def _metrics(first: Path, second: Path) -> Iterator[MetricDifference]:
-    for stage in (Stage.SFT, Stage.DPO):
+    for stage in (Stage.SFT.value, Stage.DPO.value, *BESIDE):
         last: list[dict[str, float]] = []
         for folder in (first, second):
             lines = list(read_metrics(folder / stage / "metrics.jsonl"))
             last.append(lines[-1] if lines else {})
         for name in sorted({*last[0], *last[1]} - _TIMES):
             if last[0].get(name) != last[1].get(name):
-                yield MetricDifference(stage.value, name, last[0].get(name), last[1].get(name))
+                yield MetricDifference(stage, name, last[0].get(name), last[1].get(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from cai.evaluation.gathering import Contestant
 from cai.evaluation.judging import JudgeModel
 from cai.labels.debate import with_advocate
 from cai.loop import run_loop
+from cai.pipeline.beside import forecast_beside
 from cai.pipeline.changes import Before, Comparison
 from cai.pipeline.evaluating import plan_suites
 from cai.pipeline.examining import examination
@@ -137,6 +138,7 @@ class _Planning:
             rows=tuple(rows),
             all_rows=len(self._inputs.training_items) * self._inputs.config.loop.replicas,
             waiting=made.learned[1],
+            beside=tuple(forecast_beside(self._inputs, self._folder, stages, made.learned[0])),
         )
 
     def _comparison(self) -> Comparison | None:

@@ -11,6 +11,7 @@ from cai.records import Stage
 from cai.review.flow import NOTHING_WAITS, Waiting
 
 StageState: TypeAlias = Literal["finished", "to do"]
+BesideState: TypeAlias = Literal["stands", "unfinished", "outdated", "not made"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,15 @@ class PlannedStage:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedBeside:
+    """A model that lies beside the run's stages (`reward`, `rl`): no run makes it again, but what it was made of may change."""
+
+    name: str
+    state: BesideState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRow:
     """A row that waits for a call: the stage it waits in, and why the call is not stored."""
 
@@ -75,6 +85,7 @@ class Plan:
         rows: That wait for a call, in the order of the input.
         all_rows: (prompt, replica) pairs that go through the loop.
         waiting: Of what is made by now, what is not learned before a person has judged it.
+        beside: Models that other commands make of the run.
     """
 
     folder: Path
@@ -85,6 +96,7 @@ class Plan:
     rows: tuple[PlannedRow, ...]
     all_rows: int
     waiting: Waiting = NOTHING_WAITS
+    beside: tuple[PlannedBeside, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:

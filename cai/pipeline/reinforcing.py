@@ -34,7 +34,14 @@ def course_of_run(config: RunConfig) -> Generator[RLCourse]:
         ConfigError: If the reward does not fit.
         ModelError: If a model cannot be used.
     """
-    inputs = read_inputs(config)
+    with course_of_inputs(read_inputs(config)) as course:
+        yield course
+
+
+@contextmanager
+def course_of_inputs(inputs: Inputs) -> Generator[RLCourse]:
+    """The same, of inputs that have been checked. Reads no weights."""
+    config = inputs.config
     with _course(start_of(config), list(inputs.training_items), config.rl, inputs) as course:
         yield course
 
@@ -66,7 +73,7 @@ def _course(spec: ModelSpec, items: list[Item], settings: RLSettings, inputs: In
 
 
 def _open(name: str, key: str, settings: RLSettings, items: list[Item], inputs: Inputs | None) -> Reward:
-    """A reward by its name; models in it are loaded when they are first asked, or now.
+    """A reward by its name; models in it are loaded when it begins, or is first asked.
 
     Raises:
         ConfigError: If there is no such reward, or it does not fit these prompts.
