@@ -90,6 +90,7 @@ def _course(
 def _train(course: RLCourse, config: RunConfig | None, output: Path | None, *, json: bool) -> RLResult:
     from cai.cli.progress import ProgressDisplay
     from cai.pipeline.metering import Meter
+    from cai.pipeline.reinforcing import begin_run
     from cai.pipeline.tracking import Tracking, tracking
     from cai.report.leash import FOLDER
     from cai.rl.course import train_rl
@@ -97,6 +98,8 @@ def _train(course: RLCourse, config: RunConfig | None, output: Path | None, *, j
     folder = output if output is not None or config is None else config.run / FOLDER
     if folder is None:
         raise typer.BadParameter("with --data, --output is needed too")
+    if config is not None:
+        begin_run(config)
 
     def tell(event: TrainingEvent) -> None:
         loss = "" if event.loss is None else f"loss {event.loss:.3f}, "

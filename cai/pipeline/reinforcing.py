@@ -23,6 +23,8 @@ from cai.rl.functions import FunctionReward
 from cai.rl.margins import MarginReward
 from cai.rl.rewards import Reward
 from cai.rl.settings import CONSTITUTION, FUNCTION, LAB, RLSettings
+from cai.store import RunFolder
+from cai.store.run_folder import DATABASE_NAME
 
 
 @contextmanager
@@ -44,6 +46,17 @@ def course_of_inputs(inputs: Inputs) -> Generator[RLCourse]:
     config = inputs.config
     with _course(start_of(config), list(inputs.training_items), config.rl, inputs) as course:
         yield course
+
+
+def begin_run(config: RunConfig) -> None:
+    """See that the folder is a run's before anything is put into it: one that holds only `rl` would be taken for a stranger's.
+
+    Raises:
+        StoreError: If it is a stranger's, or cannot be written.
+    """
+    if not (config.run / DATABASE_NAME).is_file():
+        with RunFolder.open(config.run):
+            pass
 
 
 @contextmanager

@@ -78,3 +78,17 @@ def test_what_cannot_be_is_refused_before_a_weight_is_read(cai: Cai, place: Path
     assert done.code in {1, 2}
     assert words in " ".join(done.err.split())
     assert not (place / "out").exists()
+
+
+def test_rl_that_comes_first_can_be_run_again_and_the_run_can_begin_after_it(cai: Cai, place: Path) -> None:
+    """The folder held `rl` and no run: the same command was refused, and so was every other one of the run."""
+    flags = ("--set", "rl.reward=mine:reward", *FLAGS)
+    first = cai("rl", "run.yaml", *flags, "--json")
+    assert first.code == 0, first.err
+    again = cai("rl", "run.yaml", *flags, "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads(first.out)
+    assert cai("status", "out").code == 0
+    after = cai("generate", "run.yaml")
+    assert after.code in {0, 3}, after.err
+    assert (place / "out" / "rl" / "model.safetensors").is_file()
