@@ -172,7 +172,7 @@ def test_a_disk_that_is_full_at_any_point_is_told_and_with_room_the_run_ends_as_
             if largest is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
-        return subprocess.run(  # noqa: PLW1509 - one thread starts it
+        return subprocess.run(
             [*command, "--output", output],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, preexec_fn=limited,
         )  # fmt: skip
