@@ -31,15 +31,20 @@ def serve(name: str) -> None:
         answer: dict[str, Any]
         try:
             if function is None:
-                module, _, attribute = name.partition(":")
-                function = getattr(importlib.import_module(module), attribute)
-                if not callable(function):
-                    raise TypeError(f"{attribute} is no function")
+                function = _imported(name)
             answer = {"values": None if arguments is None else _plain(_called(function, arguments))}
         except Exception as error:  # noqa: BLE001 - told to the other side
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    if not callable(function):
+        raise TypeError(f"{attribute} is no function")
+    return function
 
 
 def _called(function: Any, arguments: dict[str, Any]) -> Any:

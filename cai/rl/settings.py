@@ -153,7 +153,7 @@ class RLSettings(BaseModel):
         Field(
             gt=0,
             le=1e100,
-            description="A reward larger than this, either way, has exploded: training stops. A truth larger than this is none.",
+            description="A reward larger than this, either way, has exploded: training stops. A larger truth is none.",
         ),
     ] = 1e6
     reward_patience: Annotated[

@@ -52,7 +52,7 @@ def test_weights_that_are_no_numbers_stop_the_run_and_the_last_good_ones_are_kep
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "update", breaking)
-        with pytest.raises(TrainingError, match="no longer finite|loss is nan") as caught:
+        with pytest.raises(TrainingError, match=r"no longer finite|loss is nan") as caught:
             train_rl(course(save_every_steps=every), tmp_path / "out")
     assert "weights after step 2 are kept" in str(caught.value)
     train_rl(course(steps=2), tmp_path / "two")
