@@ -93,7 +93,7 @@ def _train(course: RLCourse, config: RunConfig | None, output: Path | None, *, j
     from cai.pipeline.reinforcing import begin_run
     from cai.pipeline.tracking import Tracking, tracking
     from cai.report.leash import FOLDER
-    from cai.rl.course import train_rl
+    from cai.rl.run import train_rl
 
     folder = output if output is not None or config is None else config.run / FOLDER
     if folder is None:

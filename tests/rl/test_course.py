@@ -18,8 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cai.errors import TrainingError
-from cai.rl.course import train_rl
 from cai.rl.learner import Learner
+from cai.rl.run import train_rl
 from tests.rl.conftest import Course, TextReward, count_e
 
 Weights = Callable[[Path], bytes]

@@ -20,7 +20,8 @@ from cai.models.loading import open_model
 from cai.models.spec import ModelSpec
 from cai.pipeline.reinforcing import course_of_data
 from cai.records import Item
-from cai.rl.course import rl_course, train_rl
+from cai.rl.course import rl_course
+from cai.rl.run import train_rl
 from cai.rl.sampling import Sampler
 from cai.rl.settings import RLSettings
 from cai.training.reward import train_reward

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cai.models.loading import open_model
 from cai.models.spec import ModelSpec
 from cai.records import Item
-from cai.rl.course import train_rl
+from cai.rl.run import train_rl
 from cai.rl.sampling import Sampler, policy_engine
 from constitution.messages import user
 from tests.rl.conftest import Course, TextReward, count_e

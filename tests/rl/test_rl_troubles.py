@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from cai.errors import ModelError, TrainingError
 from cai.models.spec import ModelSpec
 from cai.pipeline.reinforcing import course_of_data
-from cai.rl.course import train_rl
 from cai.rl.dry_run import rl_dry_run
 from cai.rl.learner import Learner
+from cai.rl.run import train_rl
 from cai.rl.settings import RLSettings
 from tests.checkpoints import make_checkpoint
 from tests.rl.conftest import Course, TextReward, count_e

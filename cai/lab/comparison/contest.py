@@ -39,8 +39,9 @@ from cai.models.loading import open_model
 from cai.models.memory import return_free_memory
 from cai.models.spec import ModelSpec
 from cai.records import Item, PreferenceRecord, RevisionRecord, SFTRecord
-from cai.rl.course import rl_course, train_rl
+from cai.rl.course import rl_course
 from cai.rl.margins import MarginReward
+from cai.rl.run import train_rl
 from cai.rl.settings import RLSettings
 from cai.training.course import Course, run_course
 from cai.training.dpo import dpo_course
