@@ -51,7 +51,7 @@ def _models_of_run(config: RunConfig, scratch: Path, *, checkpoints: bool) -> It
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    from cai.training.trainer import whole_checkpoints
+    from cai.training.checkpoint_files import whole_checkpoints
 
     return whole_checkpoints(folder)
 

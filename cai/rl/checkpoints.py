@@ -16,7 +16,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 
 from cai.rl.learner import Diverged, Learner
-from cai.training.trainer import COMPLETE
+from cai.training.checkpoint_files import COMPLETE
 
 STATE = "state.safetensors"
 

@@ -23,6 +23,7 @@ from cai.models.loading import LoadedModel
 from cai.models.memory import return_free_memory
 from cai.training import processes
 from cai.training.card import CARD, model_card
+from cai.training.checkpoint_files import refuse_broken_weights
 from cai.training.folder import TrainingFolder, disk_errors, locked
 from cai.training.held_out import FEWEST_PAIRS, Evaluating, HeldOut, units
 from cai.training.logps import ReplyScorer
@@ -40,7 +41,8 @@ from cai.training.stopping import EVAL_LOSS, Evaluation, Standing, evaluations_i
 from cai.training.symptoms import symptoms
 from cai.training.tracker_packages import TENSORBOARD
 from cai.training.trackers import tensorboard
-from cai.training.trainer import StepTrainer, refuse_broken_weights, training_arguments
+from cai.training.trainer import StepTrainer
+from cai.training.trainer_arguments import training_arguments
 
 # These change how a run is computed or kept, not what it computes: a resumed run may have others. What is mixed in is told by
 # the rows, wherever the file lies.

@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 
 from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
+from cai.training.checkpoint_files import COMPLETE, MAKE_ROOM, drop_optimizer, whole_checkpoints
 from cai.training.results import TrainingResult
-from cai.training.trainer import COMPLETE, MAKE_ROOM, drop_optimizer, whole_checkpoints
 
 LOCK_NAME = ".lock"
 

@@ -20,11 +20,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.training_args import OptimizerNames
 
 from cai.errors import TrainingError
 from cai.models.memory import return_free_memory
 from cai.training import processes
+from cai.training.checkpoint_files import (
+    COMPLETE,
+    MAKE_ROOM,
+    RESUMABLE,
+    drop_optimizer,
+    refuse_broken_weights,
+    whole_checkpoints,
+)
 from cai.training.head import sum_dtype
 from cai.training.held_out import Evaluating
 from cai.training.objectives import Objective, StepSize, Sums
@@ -34,11 +41,8 @@ from cai.training.plan import Step
 from cai.training.results import OnEvent, TrainingEvent
 from cai.training.rows import ReplyRow, TrainingRow
 from cai.training.scorer import Scorer
-from cai.training.settings import TrainingSettings
-from cai.training.sharding import broken_weight, refuse_unsupported
+from cai.training.sharding import refuse_unsupported
 from cai.training.stopping import Standing, evaluations_in, standing
-from cai.training.tracker_packages import TENSORBOARD
-from constitution.nearest import nearest
 
 MakeRows: TypeAlias = "Callable[[nn.Module, int], tuple[Sequence[TrainingRow], Sequence[TrainingRow]]]"
 """Of the prepared model and the step resumed from (0: none): the rows to train on and those held out, complete."""
@@ -48,55 +52,6 @@ class Measure(Protocol):
     """More figures of a line of metrics, of the prepared model after a step; {} where none are due and none `wanted`."""
 
     def __call__(self, model: nn.Module, step: int, *, wanted: bool) -> dict[str, float]: ...
-
-
-def training_arguments(settings: TrainingSettings, steps: int, folder: Path, device: torch.device) -> TrainingArguments:
-    """The Trainer's arguments for these settings; checkpoints go into `folder`.
-
-    Raises:
-        TrainingError: There is no such optimizer, or the package that has it is missing.
-    """
-    names = [name.value for name in OptimizerNames]
-    if settings.optimizer not in names:
-        raise TrainingError(
-            f"optimizer {settings.optimizer}: transformers has none of this name",
-            f"did you mean {nearest(settings.optimizer, names) or 'adamw_torch'}?",
-        )
-    if any(kind in settings.optimizer for kind in _OWN_WAY):
-        raise TrainingError(
-            f"optimizer {settings.optimizer}: moves weights between the passes of a step", "take another, such as adamw_torch"
-        )
-    schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=1,
-        max_steps=steps,
-        learning_rate=settings.peak_learning_rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=round(settings.warmup_share * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        logging_strategy="steps",
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.save_every_steps or steps,
-        save_total_limit=None if settings.keep_checkpoints else RESUMABLE,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to=[name for name in settings.report_to if name != TENSORBOARD] or "none",
-        optim=settings.optimizer,
-    )
-    try:
-        cast("Any", Trainer).get_optimizer_cls_and_kwargs(arguments)
-    except (ImportError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"optimizer {settings.optimizer}: {error}", "install what it needs, or take adamw_torch") from error
-    # One process, one device: with several visible GPUs and no launcher the Trainer would fall back on DataParallel.
-    arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public switch
-    return arguments
 
 
 class _Shares(Dataset[int]):
@@ -390,42 +345,5 @@ class _Course(TrainerCallback):
                     drop_optimizer(earlier)
 
 
-RESUMABLE = 2
-"""Checkpoints that training could go on from: the newest, and one before it."""
-
-
-def whole_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Those that were written to their end, by step."""
-    found = (mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}"))
-    return sorted((int(path.name.rpartition("-")[2]), path) for path in found)
-
-
-def drop_optimizer(checkpoint: Path) -> None:
-    """Leave the weights of a checkpoint, and nothing that only a resumed training reads: two thirds of it or more."""
-    for pattern in ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth"):
-        for file in checkpoint.glob(pattern):
-            file.unlink()
-
-
-MAKE_ROOM = "make room or mend the folder's rights, then run again: it resumes"
-"""What to do about files that cannot be written."""
-
-_OWN_WAY = ("lomo", "layerwise", "schedule_free")
-"""Parts of names of optimizers that step in each backward pass, or hold other weights in training than those to be saved."""
-
 _STEPS_BETWEEN_TRIMS = 16
 """On a CPU: seldom enough to cost nothing, often enough that the process does not grow by a gigabyte in a hundred steps."""
-COMPLETE = "complete"
-"""Written into a checkpoint's folder last of all: without it the checkpoint is a torso that a kill has left."""
-
-
-def refuse_broken_weights(model: nn.Module | Any, step: int) -> None:
-    """Raise TrainingError if a trained weight is not finite: such a checkpoint would only spread the damage.
-
-    Of a sharded model each process looks at its own share, and all raise if one of them must.
-    """
-    name = next(iter(processes.gather([name] if (name := broken_weight(model)) else [])), None)
-    if name is not None:
-        raise TrainingError(
-            f"step {step}: {name} is no longer finite", "lower learning_rate or max_grad_norm, or train in float32"
-        )

@@ -20,7 +20,8 @@ from cai.training.plan import Step
 from cai.training.probing import choose_path
 from cai.training.rows import Pair, PreferenceRow, TrainingRow
 from cai.training.settings import DPOSettings
-from cai.training.trainer import MakeRows, StepTrainer, training_arguments
+from cai.training.trainer import MakeRows, StepTrainer
+from cai.training.trainer_arguments import training_arguments
 
 DPO = DPOSettings(nll_weight=0.0, anchor_weight=0.0, warmup_share=0.0, schedule="constant", learning_rate=1e-5, lora=None)
 

@@ -34,6 +34,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from cai.records import PreferenceRecord
 from cai.training import processes
+from cai.training.checkpoint_files import refuse_broken_weights
 from cai.training.course import Course
 from cai.training.dpo import dpo_course, train_dpo
 from cai.training.head import Head
@@ -44,7 +45,8 @@ from cai.training.policy import Policy, load_policy, save_policy, whole_policy
 from cai.training.scorer import inner_model
 from cai.training.settings import DPOSettings
 from cai.training.sharding import gathered_weights
-from cai.training.trainer import StepTrainer, refuse_broken_weights, training_arguments
+from cai.training.trainer import StepTrainer
+from cai.training.trainer_arguments import training_arguments
 
 SETTINGS = DPO.model_copy(update={"batch_pairs": 5, "epochs": 2, "tokens_per_forward": 150, "save_every_steps": 2})
 RUNS: dict[str, tuple[DPOSettings, Callable[[], list[PreferenceRecord]]]] = {

@@ -24,11 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from cai.errors import ProblemList, TrainingError
 from cai.models.spec import ModelSpec
 from cai.records import PreferenceRecord
+from cai.training.checkpoint_files import refuse_broken_weights
 from cai.training.dpo import train_dpo
 from cai.training.results import TrainingEvent, TrainingResult
 from cai.training.settings import DPOSettings, SFTSettings
 from cai.training.sft import train_sft
-from cai.training.trainer import refuse_broken_weights
 from constitution.messages import user
 
 

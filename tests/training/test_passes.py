@@ -23,7 +23,8 @@ from cai.training.parts import parts_of
 from cai.training.plan import Step
 from cai.training.rows import Pair, PreferenceRow, ReplyRow, TrainingRow
 from cai.training.settings import DPOSettings
-from cai.training.trainer import StepTrainer, training_arguments
+from cai.training.trainer import StepTrainer
+from cai.training.trainer_arguments import training_arguments
 
 SETTINGS = DPO.model_copy(update={"lora": None, "nll_weight": 0.3, "anchor_weight": 0.4, "logging_steps": 1})
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import queue
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Literal, TypeAlias
 
 from cai.engines.base import (
     EngineStatistics,
@@ -24,9 +22,11 @@ from cai.engines.server.abilities import Abilities, find_out, sign_of_life
 from cai.engines.server.abilities import count as counted_by_server
 from cai.engines.server.answers import read_generation
 from cai.engines.server.bodies import generation_body
-from cai.engines.server.dispatching import Dispatcher, Job, Outcome, Retries
+from cai.engines.server.dispatching import Dispatcher, Retries
 from cai.engines.server.exchange import Exchange, Json, Refusal
+from cai.engines.server.results import Results
 from cai.engines.server.scoring import score
+from cai.engines.server.tokenizers import tokenizer_at_hand
 from cai.errors import CaiError, EngineError, ModelError
 from cai.models.control_text import neutralised
 from cai.models.served import served_model
@@ -34,12 +34,8 @@ from cai.models.spec import ModelSpec
 from cai.models.tool_turns import texts_of
 from constitution.messages import Conversation
 
-if TYPE_CHECKING:
-    from cai.models.chat import ChatTokenizer
-
 Scored: TypeAlias = Literal["letters", "verdicts"]
 """What is to be scored: one letter, or the words of a verdict."""
-Result = TypeVar("Result", GenerationResult, ScoreResult)
 
 MOST_IN_FLIGHT = 64
 UNTOLD_CONTEXT_TOKENS = 1 << 31
@@ -93,7 +89,7 @@ class ServerEngine:
         most = max_in_flight or MOST_IN_FLIGHT
         self._spec = spec
         self._served = served_model(spec)
-        self._tokenizer, config_tokens = _tokenizer_at_hand(spec)
+        self._tokenizer, config_tokens = tokenizer_at_hand(spec)
         exchange = partial(Exchange, self._served, limit_s=spec.time_limit_s, most=most)
         alive = _SignOfLife(min(_SIGN_OF_LIFE_S, spec.time_limit_s))
         self._dispatcher = Dispatcher(exchange, alive, retries=retries or Retries(), most=most)
@@ -211,7 +207,7 @@ class ServerEngine:
         """
         if not self.can_score("letters"):
             raise EngineError(self.scoring_problem("letters", "labelling").problem, _SCORING_HINT)
-        results = _Results[ScoreResult](self._dispatcher)
+        results = Results[ScoreResult](self._dispatcher)
         try:
             for request in requests:
                 results.submit(partial(self._scored, request=request))
@@ -293,7 +289,7 @@ class ServerStream:
 
     def __init__(self, engine: ServerEngine, dispatcher: Dispatcher) -> None:
         self._engine = engine  # whose dispatcher lives as long as it does
-        self._results = _Results[GenerationResult](dispatcher)
+        self._results = Results[GenerationResult](dispatcher)
 
     def submit(self, request: GenerationRequest) -> int:
         """Hand in a request.
@@ -318,48 +314,6 @@ class ServerStream:
     def close(self) -> None:
         """Give up what is unanswered: its connections are closed, so that servers which notice stop working on it."""
         self._results.close()
-
-
-class _Results(Generic[Result]):
-    """Requests handed to the dispatcher, and their answers in the order in which they came."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._ready: queue.SimpleQueue[tuple[int, Outcome | BaseException]] = queue.SimpleQueue()
-        self._unanswered: dict[int, Job] = {}
-        self._submitted = 0
-        self._closed = False
-
-    def submit(self, work: Callable[[Exchange], Awaitable[Generation | Scores]]) -> int:
-        if self._closed:
-            raise EngineError("the stream is closed", "Open another one.")
-        ticket = self._submitted
-        self._submitted += 1
-        ready = self._ready  # a closure over self would keep the stream, and with it the engine, alive
-        job = Job(work, lambda outcome: ready.put((ticket, outcome)))
-        self._unanswered[ticket] = job
-        self._dispatcher.submit(job)
-        return ticket
-
-    def until_answered(self, patience_s: float | None = None) -> Iterator[tuple[int, Result]]:
-        while self._unanswered:
-            try:
-                ticket, outcome = self._ready.get(timeout=patience_s)
-            except queue.Empty:
-                return
-            if self._unanswered.pop(ticket, None) is None:
-                continue
-            if isinstance(outcome, BaseException):
-                self.close()
-                raise outcome
-            yield ticket, cast("Result", outcome)
-
-    def close(self) -> None:
-        self._closed = True
-        jobs = list(self._unanswered.values())
-        self._unanswered.clear()
-        if jobs:
-            self._dispatcher.forget(jobs)
 
 
 class _SignOfLife:
@@ -391,33 +345,6 @@ def check_scoring(spec: ModelSpec, needs: Mapping[str, Scored]) -> list[CaiError
         return [engine.scoring_problem(what, user) for user, what in needs.items() if not engine.can_score(what)]
     finally:
         engine.close()
-
-
-def _tokenizer_at_hand(spec: ModelSpec) -> tuple[ChatTokenizer | None, int | None]:
-    """The model's tokenizer and context length: as `tokenizer` names it, or under the model's own name on this machine."""
-    if spec.tokenizer is None and not _at_hand(spec.name):
-        return None, None
-    from cai.models.loading import open_tokenizer
-
-    try:
-        return open_tokenizer(spec)
-    except CaiError:
-        if spec.tokenizer is not None:
-            raise
-        return None, None
-
-
-def _at_hand(name: str) -> bool:
-    """Whether a name leads to files here; nothing is fetched for a model that runs elsewhere."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    if Path(name).expanduser().is_dir():
-        return True
-    try:
-        return isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str)
-    except HFValidationError:
-        return False
 
 
 def _estimate(messages: Conversation, response_prefix: str) -> int:
