@@ -40,16 +40,23 @@ def diff(
         return
     from cai.cli.terminal import tables
 
-    print_differences(found, tables())
+    print_differences(found, tables(), named=(str(first), str(second)))
 
 
-def print_differences(found: RunDifferences, out: Console) -> None:
-    """What the runs were made of, then what they came to."""
+def print_differences(found: RunDifferences, out: Console, *, named: tuple[str, str] | None = None) -> None:
+    """What the runs were made of, then what they came to.
+
+    Args:
+        found: The differences.
+        out: Where to print.
+        named: What the user called the two, where their folders have the same name: most runs lie in a folder `run`.
+    """
     from rich.text import Text
 
     from cai.cli.terminal import visible
 
-    out.print(Text(visible(f"first:  {found.first}\nsecond: {found.second}")))
+    first, second = named if named is not None and found.first == found.second else (found.first, found.second)
+    out.print(Text(visible(f"first:  {first}\nsecond: {second}")))
     if found.same:
         out.print(Text("Both came to the same, byte for byte.", style="bold green"))
     else:
@@ -64,7 +71,7 @@ def print_causes(causes: Causes, out: Console) -> None:
     from rich.text import Text
 
     from cai.cli.terminal import visible
-    from cai.pipeline.differences_in_words import shown_value
+    from cai.pipeline.differences_in_words import shown_setting, shown_value
 
     named = causes.named
     told = f"Made of other {', '.join(named)}" if named else "Made of the same in all that is noted"
@@ -72,7 +79,8 @@ def print_causes(causes: Causes, out: Console) -> None:
     for each in causes.principles:
         _print_principle(each, out)
     for each in causes.settings:
-        told = f"{shown_value(each.first)} ({each.first_origin}) → {shown_value(each.second)} ({each.second_origin})"
+        values = zip(shown_setting(each), (each.first_origin, each.second_origin), strict=True)
+        told = " → ".join(value if value == origin else f"{value} ({origin})" for value, origin in values)
         out.print(Text(visible(f"  setting {each.key}: {told}")))
     for part in ("constitution", "prompts", "models", "packages", "environment", "git"):
         facts = getattr(causes, part)
@@ -105,21 +113,17 @@ def print_effects(effects: Effects, out: Console) -> None:
     from rich.text import Text
 
     from cai.cli.terminal import visible
-    from cai.pipeline.differences_in_words import label_lines, row_lines, shown_value
+    from cai.pipeline.differences_in_words import file_lines, label_lines, metric_lines, row_lines
 
     out.print(Text("Came to", style="bold"))
-    for line in (*row_lines(effects), *label_lines(effects)):
+    for line in (*row_lines(effects), *label_lines(effects), *metric_lines(effects)):
         out.print(Text(visible(f"  {line}")))
-    for each in effects.metrics:
-        told = f"{each.name} {shown_value(each.first)} → {shown_value(each.second)}"
-        out.print(Text(visible(f"  {each.stage}, last step: {told}")))
     if effects.behaviours:
         out.print(_behaviours(effects))
     for each in effects.not_compared:
         out.print(Text(visible(f"  not compared: {each}"), style="yellow"))
-    for each in effects.files:
-        if each.state != "same":
-            out.print(Text(visible(f"  {each.path}: {each.state}")))
+    for line in file_lines(effects):
+        out.print(Text(visible(f"  {line}")))
     if effects.files:
         same = sum(each.state == "same" for each in effects.files)
         out.print(Text(f"  {same} of {len(effects.files)} files are the same, byte for byte"))

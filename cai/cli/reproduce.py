@@ -54,7 +54,7 @@ def reproduce(
         from cai.cli.terminal import tables
 
         typer.echo("\n".join(f"{name:<10}{'the same' if same else 'DIFFERS'}" for name, same in found.stages.items()))
-        print_differences(found, tables())
+        print_differences(found, tables(), named=(str(folder), str(place)))
     if not found.same:
         raise typer.Exit(CHECKS_FAILED)
 

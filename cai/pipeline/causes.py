@@ -21,6 +21,8 @@ Fate: TypeAlias = Literal["added", "removed", "changed"]
 _NOT_A_CAUSE = ("run", "tracking")
 """Settings that change nothing of what is made."""
 _TOLD_OTHERWISE = ("constitution", "principles")
+NOT_NOTED = "not noted"
+"""Origin of a setting that a run's version did not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,10 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class ChangedSetting:
-    """A setting, and where each run has its value from."""
+    """A setting, and where each run has its value from: `NOT_NOTED` without one.
+
+    A section that one run has, and the other has switched off (None), is one setting.
+    """
 
     key: str
     first: Any
@@ -139,12 +144,34 @@ def _text(value: Any) -> str:
 
 
 def _settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[ChangedSetting]:
-    old, new = (dict(leaves(_part(each, "config"))) for each in (first, second))
     origins = [_part(each, "origins") for each in (first, second)]
-    for key in dict.fromkeys((*old, *new)):
-        if key.split(".")[0] in (*_NOT_A_CAUSE, *_TOLD_OTHERWISE) or old.get(key) == new.get(key):
+    for key, *values in _unlike(_part(first, "config"), _part(second, "config")):
+        if key.split(".")[0] in (*_NOT_A_CAUSE, *_TOLD_OTHERWISE):
             continue
-        yield ChangedSetting(key, old.get(key), new.get(key), *(_origin(each, key) for each in origins))
+        one, other = (None if value is _ABSENT else value for value in values)
+        here, there = (_origin_of(value, each, key) for value, each in zip(values, origins, strict=True))
+        yield ChangedSetting(key, one, other, here, there)
+
+
+_ABSENT = object()
+
+
+def _unlike(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Keys with dots whose values are not the same; of a section that both have, those in it."""
+    for name in dict.fromkeys((*old, *new)):
+        one, other = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _unlike(cast("dict[str, Any]", one), cast("dict[str, Any]", other), f"{path}{name}.")
+        elif one != other:
+            yield f"{path}{name}", one, other
+
+
+def _origin_of(value: object, origins: Mapping[str, Any], key: str) -> str:
+    if value is _ABSENT:
+        return NOT_NOTED
+    if isinstance(value, dict):  # a whole section: the first place in which anything of it was set
+        return next((str(at) for name, at in origins.items() if name.startswith(f"{key}.")), _origin(origins, key))
+    return _origin(origins, key)
 
 
 def _origin(origins: Mapping[str, Any], key: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
 
-from cai.pipeline.effects import NOTHING, Effects
+from cai.pipeline.causes import NOT_NOTED, ChangedSetting
+from cai.pipeline.changes import leaves
+from cai.pipeline.effects import NOTHING, Effects, FileDifference
 from cai.store.pairing import Common
 
 
@@ -17,7 +20,7 @@ def row_lines(effects: Effects) -> Iterator[str]:
     if effects.changed_rows:
         rows = ", ".join(uid + (f" (replica {replica})" if replica else "") for uid, replica in effects.changed_rows)
         yield f"  the first that are not the same: {rows}"
-    yield from (f"{rows} rows: {one} → {other}" for (one, other), rows in effects.changed_outcomes.items())
+    yield from (f"{rows} row{'s' * (rows != 1)}: {one} → {other}" for (one, other), rows in effects.changed_outcomes.items())
     yield from (f"{name}: {one} → {other} rows" for name, (one, other) in effects.totals.items() if one != other)
 
 
@@ -34,12 +37,56 @@ def label_lines(effects: Effects) -> Iterator[str]:
     yield from (f"{kind} records: {_counted(each)}" for kind, each in effects.label_records.items() if not each.alike)
 
 
+def metric_lines(effects: Effects) -> Iterator[str]:
+    """Figures of the last step of training; of a training that only one run has, that it is so."""
+    for stage in dict.fromkeys(each.stage for each in effects.metrics):
+        found = [each for each in effects.metrics if each.stage == stage]
+        if (side := _only([each.second is None for each in found], [each.first is None for each in found])) is not None:
+            yield f"{stage}: trained in the {side} run only"
+            continue
+        yield from (f"{stage}, last step: {each.name} {shown_value(each.first)} → {shown_value(each.second)}" for each in found)
+
+
+def file_lines(effects: Effects) -> Iterator[str]:
+    """Files that are not the same; of a folder that only one run has, how many."""
+    folders: dict[str, list[FileDifference]] = {}
+    for each in effects.files:
+        folders.setdefault(each.path.partition("/")[0], []).append(each)
+    for name, found in folders.items():
+        states = [each.state for each in found]
+        side = _only([each == "only first" for each in states], [each == "only second" for each in states])
+        if side is not None and len(found) > 1:
+            yield f"{name}/: {len(found)} files in the {side} run only"
+            continue
+        yield from (f"{each.path}: {each.state}" for each in found if each.state != "same")
+
+
+def _only(first: Sequence[bool], second: Sequence[bool]) -> Literal["first", "second"] | None:
+    """The run that has all of it, if the other has nothing."""
+    return "first" if all(first) else "second" if all(second) else None
+
+
 def _counted(common: Common) -> str:
     alone = [f"{n} only in the {side}" for n, side in ((common.only_first, "first"), (common.only_second, "second")) if n]
     return ", ".join([f"{common.common} in both, {common.different} of them not the same", *alone])
 
 
+def shown_setting(each: ChangedSetting) -> tuple[str, str]:
+    """What a setting is in both runs, on one line each: `null` where it is switched off, as in a configuration's file."""
+    sides = (each.first, each.first_origin), (each.second, each.second_origin)
+    one, other = (_setting(value, origin) for value, origin in sides)
+    return one, other
+
+
+def _setting(value: object, origin: str) -> str:
+    if value is None:
+        return NOT_NOTED if origin == NOT_NOTED else "null"
+    if isinstance(value, dict):
+        return f"a section of {len(list(leaves(cast('dict[str, Any]', value))))} settings"
+    return shown_value(value)
+
+
 def shown_value(value: object) -> str:
-    """A setting or a figure on one line."""
+    """A fact or a figure on one line."""
     text = "not noted" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:119]}…"

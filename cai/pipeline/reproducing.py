@@ -91,7 +91,7 @@ def prepare(
     if human is not None and human.fingerprint != (_part(noted, "human_labels").get("fingerprint") or human.fingerprint):
         problems.append(ConfigError("`labels.human`: the pairs labelled by people are not those of the run.", _PUT_BACK))
     _check_files(config, noted, problems)
-    here = {**noted, "packages": packages(), "environment": environment(), "git": commits()}
+    here = {**noted, "packages": packages(), "environment": _environment_here(noted), "git": commits()}
     around = causes(noted, here | {"config": config.model_dump(mode="json")})
     if problems or constitution is None or corpus is None:
         raise ProblemList(f"{original} cannot be done again here:", [*problems, *_also_different(around)])
@@ -168,6 +168,14 @@ def _refuse_other(into: Path, checksum: str, original: Path) -> None:
         raise StoreError(
             f"{into}: holds another run, or one that repeats an earlier state of {original}.", "Name a new folder with --into."
         )
+
+
+def _environment_here(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of this machine; what only torch knows of it counts as what it was then, as long as no model had torch loaded."""
+    here = environment()
+    if "threads" in here:
+        return here
+    return here | {name: value for name, value in _part(noted, "environment").items() if name == "device" or name not in here}
 
 
 def _constitution(whole: Mapping[str, Any], problems: list[CaiError]) -> Constitution | None:
@@ -247,8 +255,11 @@ def _same_file(config: RunConfig, noted: Mapping[str, Any]) -> bool:
 
 
 def _check_models(config: RunConfig, noted: Mapping[str, Any], problems: list[CaiError]) -> None:
+    told: set[tuple[str, str]] = set()  # one model has several roles in most runs
     for role, spec in noted_models(config).items():
         then = _part(_part(noted, "models"), role)
+        if (str(spec), str(then.get("fingerprint"))) in told:
+            continue
         if spec.server is not None or "fingerprint" not in then:
             continue  # what a server has is asked when it is opened, and told with the outcome
         try:
@@ -257,6 +268,7 @@ def _check_models(config: RunConfig, noted: Mapping[str, Any], problems: list[Ca
             problems.append(error)
             continue
         if now["fingerprint"] != then["fingerprint"]:
+            told.add((str(spec), str(then["fingerprint"])))
             parts = [name for name in ("tokenizer", "dtype") if name in then and now.get(name) != then[name]]
             of_all = "script" if is_script(spec.name) else ", ".join(parts) or "weights, configuration or adapter"
             problems.append(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.errors import StoreError
 from cai.pipeline.differences import RunDifferences, differences
-from cai.pipeline.differences_in_words import label_lines, row_lines, shown_value
+from cai.pipeline.differences_in_words import label_lines, row_lines, shown_setting
 from cai.report import Beside, BesideBehaviour, BesideView, write_report
 from cai.store import RunFolder
 
@@ -34,7 +34,7 @@ def beside_view(found: RunDifferences) -> BesideView:
         name=found.second if found.second != found.first else f"the other {found.second}",
         lines=(*row_lines(effects), *label_lines(effects)),
         principles=tuple((each.id, each.fate) for each in found.causes.principles),
-        settings=tuple((each.key, shown_value(each.first), shown_value(each.second)) for each in found.causes.settings),
+        settings=tuple((each.key, *shown_setting(each)) for each in found.causes.settings),
         metrics=tuple((f"{each.stage}: {each.name}", _figure(each.first), _figure(each.second)) for each in effects.metrics),
         behaviours=tuple(
             BesideBehaviour(

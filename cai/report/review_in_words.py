@@ -12,8 +12,11 @@ from cai.review.figures import ReviewFigures
 def review_in_words(found: ReviewFigures) -> Iterator[tuple[str, str]]:
     """(figure, what it means), for every figure there was something to measure on."""
     people = f"{found.reviewers} {'person' if found.reviewers == 1 else 'people'}"
-    skipped = f"; {thousands(found.skipped)} times somebody skipped" if found.skipped else ""
-    yield thousands(found.verdicts), f"verdicts by {people}, given without knowing which answer is which{skipped}"
+    skipped = f"; {thousands(found.skipped)} time{'s' * (found.skipped != 1)} somebody skipped" if found.skipped else ""
+    yield (
+        thousands(found.verdicts),
+        f"verdict{'s' * (found.verdicts != 1)} by {people}, given without knowing which answer is which{skipped}",
+    )
     if found.right is not None:
         right = found.right
         yield (

@@ -66,6 +66,33 @@ def test_settings_differ_with_their_origins_and_paths_make_no_difference(runs: t
     assert (setting.first_origin, setting.second_origin) == ("default", "--set labels.min_margin_nats")
 
 
+def test_a_stage_that_one_run_does_not_have_is_one_line_of_each_kind(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """It used to be dozens: every default of the section and every figure and file of the training, each "not noted"."""
+    first, second = (shutil.copytree(run, tmp_path / name / "run") for name, run in zip("ab", runs, strict=True))
+    with RunFolder.open(first) as folder:
+        whole = folder.whole_manifest
+        whole["config"]["dpo"] = {"beta": 0.1, "lora": {"r": 4, "alpha": 8}}
+        whole["origins"]["dpo.lora.r"] = "mine.yaml:3:1"
+        del whole["config"]["seed"]
+        folder.write_manifest(whole)
+        (first / "dpo").mkdir()
+        (first / "dpo" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "grad_norm": 1.0}\n')
+        (first / "dpo" / "config.json").write_text("{}")
+        folder.put_stage("dpo", "d", files=[first / "dpo" / "metrics.jsonl", first / "dpo" / "config.json"])
+    shown = cai_here("diff", first, second).stdout.splitlines()
+    assert "  setting dpo: a section of 3 settings (mine.yaml:3:1) → null (run.yaml:9:1)" in shown
+    assert "  setting seed: not noted → 5 (run.yaml:2:1)" in shown
+    assert [line for line in shown if "trained" in line] == ["  dpo: trained in the first run only"]
+    assert [line for line in shown if "dpo/" in line] == ["  dpo/: 2 files in the first run only"]
+
+
+def test_runs_in_folders_of_the_same_name_are_called_what_the_user_called_them(runs: tuple[Path, Path]) -> None:
+    assert runs[0].name == runs[1].name
+    shown = cai_here("diff", *runs).stdout.splitlines()
+    assert shown[:2] == [f"first:  {runs[0]}", f"second: {runs[1]}"]
+    assert json.loads(cai_here("diff", *runs, "--json").stdout)["first"] == runs[0].name
+
+
 def test_prompts_and_rows_differ_as_was_made_so(runs: tuple[Path, Path]) -> None:
     found = differences(*runs)
     assert {each.name for each in found.causes.prompts} >= {"items", "rows", "fingerprint"}

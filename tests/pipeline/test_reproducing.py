@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from checkpoints import make_checkpoint
 from scripted_runs import write_scripted_run
-from whole_runs import cai_here, output_files, write_config, write_prompts
+from whole_runs import cai, cai_here, output_files, write_config, write_prompts
 
 from cai.config import RunConfig
 from cai.errors import ProblemList, StoreError
@@ -124,6 +124,25 @@ def test_all_that_is_missing_or_changed_is_told_at_once(place: Path, made: Path,
     assert "model policy: " in told
     assert "pydantic: 1.0 then" in told
     assert "cores: 999 then" in told
+
+
+def test_what_only_torch_knows_of_the_machine_is_not_told_to_differ_before_torch_is_loaded(place: Path, tmp_path: Path) -> None:
+    """A model that was not there stopped it before torch was loaded; it went on to say “threads: 1 then, None here”."""
+    of_torch = {"device": "NVIDIA H200", "gpus": 1, "cuda": "13.0", "threads": 1, "instructions": "AVX512"}
+    edit_manifest(place / "run", lambda whole: whole["environment"].update(of_torch, cores=999))
+    done = cai("reproduce", place / "run", "--set", f"policy.name={tmp_path / 'nowhere'}")
+    assert done.returncode == 1
+    assert "cores: 999 then" in done.stderr
+    assert done.stderr.count("nowhere") == 1
+    assert not [name for name in of_torch if f"{name}: " in done.stderr]
+
+
+def test_a_model_in_two_roles_that_is_another_is_told_once(tmp_path: Path) -> None:
+    config = write_config(tmp_path, make_checkpoint(tmp_path / "model"), write_prompts(tmp_path / "prompts.jsonl", 2), dpo=None)
+    assert cai_here("generate", config).returncode in (0, 3)
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    told = refused(tmp_path / "run", tmp_path / "again", changes=[f"policy.name={other}"])
+    assert told.count("is not the one of the run") == 1
 
 
 def test_a_manifest_alone_is_enough_where_the_named_files_are_here(place: Path, made: Path, tmp_path: Path) -> None:

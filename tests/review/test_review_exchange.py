@@ -49,6 +49,17 @@ def parts(of: HumanVerdict, *names: str) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["review", "review.txt", "review.of-argilla"])
+def test_a_file_whose_name_tells_nothing_is_read_as_the_form_says(form: Any, name: str, tmp_path: Path) -> None:
+    """It was written under any name, and then refused for it, with the advice to set an option that there is not."""
+    run, copy = build(tmp_path / "run"), build(tmp_path / "copy")
+    say(run, *VERDICTS)
+    export_review(run, FORMS[form], tmp_path / name, which="all")
+    back = import_review(copy, FORMS[form], tmp_path / name)
+    assert (back.added, back.bad) == (6, [])
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_verdicts_go_out_and_come_back_as_they_were(form: Any, tmp_path: Path) -> None:
     run, copy = build(tmp_path / "run"), build(tmp_path / "copy")
     say(run, *VERDICTS)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cai.data.tables import container_of, raw_rows
+from cai.data.tables import SUFFIXES, Container, container_of, raw_rows
 from cai.data.text_files import BadRow
 from cai.errors import DataError
 from cai.records import HumanVerdict, Judgement, PreferenceRecord, RecordKind, RevisionRecord, UndecidedRecord
@@ -108,7 +108,7 @@ def import_review(run: Path, form: Form, path: Path) -> Imported:
         for _, each in verdicts.history():
             past.setdefault((each.pair, each.reviewer), []).append(each)
         new: dict[tuple[str, str], HumanVerdict] = {}
-        for row in raw_rows(str(path), container_of(str(path))):
+        for row in raw_rows(str(path), _container(path, form)):
             if isinstance(row, BadRow):
                 outcome.bad.append(f"{row.place}: {row.detail}")
                 continue
@@ -127,6 +127,12 @@ def import_review(run: Path, form: Form, path: Path) -> Imported:
                     new[key] = verdict
         outcome.added = verdicts.add(new.values())
     return outcome
+
+
+def _container(path: Path, form: Form) -> Container:
+    """By the file's name; where that tells nothing of tables, what the form is written as."""
+    told = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".txt"
+    return container_of(str(path), wanted=None if told else SUFFIXES[form.suffix])
 
 
 def _is_known(verdict: HumanVerdict, past: Sequence[HumanVerdict]) -> bool:
