@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from cai.pipeline.causes import NOT_NOTED, ChangedSetting
 from cai.pipeline.changes import leaves
-from cai.pipeline.effects import NOTHING, Effects, FileDifference
+from cai.pipeline.effects import NOTHING, Effects, FileDifference, MetricDifference
 from cai.store.pairing import Common
 
 
@@ -39,12 +39,29 @@ def label_lines(effects: Effects) -> Iterator[str]:
 
 def metric_lines(effects: Effects) -> Iterator[str]:
     """Figures of the last step of training; of a training that only one run has, that it is so."""
+    yield from training_lines(effects)
+    for each in trained_in_both(effects):
+        yield f"{each.stage}, last step: {each.name} {shown_value(each.first)} → {shown_value(each.second)}"
+
+
+def training_lines(effects: Effects) -> Iterator[str]:
+    """Of each training that only one run has, that it is so."""
+    yield from (f"{stage}: trained in the {side} run only" for stage, side in _trained_once(effects).items())
+
+
+def trained_in_both(effects: Effects) -> Iterator[MetricDifference]:
+    """The figures of the other trainings."""
+    once = _trained_once(effects)
+    yield from (each for each in effects.metrics if each.stage not in once)
+
+
+def _trained_once(effects: Effects) -> dict[str, Literal["first", "second"]]:
+    found: dict[str, Literal["first", "second"]] = {}
     for stage in dict.fromkeys(each.stage for each in effects.metrics):
-        found = [each for each in effects.metrics if each.stage == stage]
-        if (side := _only([each.second is None for each in found], [each.first is None for each in found])) is not None:
-            yield f"{stage}: trained in the {side} run only"
-            continue
-        yield from (f"{stage}, last step: {each.name} {shown_value(each.first)} → {shown_value(each.second)}" for each in found)
+        values = [(each.first, each.second) for each in effects.metrics if each.stage == stage]
+        if (side := _only([second is None for _, second in values], [first is None for first, _ in values])) is not None:
+            found[stage] = side
+    return found
 
 
 def file_lines(effects: Effects) -> Iterator[str]:

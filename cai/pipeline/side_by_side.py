@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.errors import StoreError
 from cai.pipeline.differences import RunDifferences, differences
-from cai.pipeline.differences_in_words import label_lines, row_lines, shown_setting
+from cai.pipeline.differences_in_words import label_lines, row_lines, shown_setting, trained_in_both, training_lines
 from cai.report import Beside, BesideBehaviour, BesideView, write_report
 from cai.store import RunFolder
 
@@ -18,7 +18,7 @@ def write_report_beside(here: Path, there: Path, output: Path | None = None, *, 
         StoreError: If one holds no run or is damaged, if both are the same, or if the file cannot be written.
     """
     if here.resolve() == there.resolve():
-        raise StoreError(f"{here.name} and {there.name} are the same run", "name another run to show beside it")
+        raise StoreError(f"{here} and {there} are the same run", "name another run to show beside it")
     view = beside_view(differences(here, there))
     with (
         RunFolder.open(here, create=False, read_only=True) as run,
@@ -32,10 +32,12 @@ def beside_view(found: RunDifferences) -> BesideView:
     effects = found.effects
     return BesideView(
         name=found.second if found.second != found.first else f"the other {found.second}",
-        lines=(*row_lines(effects), *label_lines(effects)),
+        lines=(*row_lines(effects), *label_lines(effects), *training_lines(effects)),
         principles=tuple((each.id, each.fate) for each in found.causes.principles),
         settings=tuple((each.key, *shown_setting(each)) for each in found.causes.settings),
-        metrics=tuple((f"{each.stage}: {each.name}", _figure(each.first), _figure(each.second)) for each in effects.metrics),
+        metrics=tuple(
+            (f"{each.stage}: {each.name}", _figure(each.first), _figure(each.second)) for each in trained_in_both(effects)
+        ),
         behaviours=tuple(
             BesideBehaviour(
                 label=each.label,

@@ -36,7 +36,7 @@ from cai.report.review_in_words import review_in_words
 from cai.report.reward_in_words import reward_in_words
 from cai.report.transcript_rows import OUTCOMES
 from cai.shown_text import visible
-from cai.store import RunFolder, write_bytes_atomically
+from cai.store import RunFolder, refuse_folder, write_bytes_atomically
 
 REPORT_NAME = "report.html"
 
@@ -65,6 +65,7 @@ def write_report(
         StoreError: If the folder is damaged or the file cannot be written.
     """
     path = output or folder.path / REPORT_NAME
+    refuse_folder(path)  # before all is read
     data = collect(folder, budget_bytes=budget_bytes, beside=beside)
     write_bytes_atomically(path, render_report(data).encode())
     return path

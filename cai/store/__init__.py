@@ -2,7 +2,7 @@
 
 from cai.store.calls import StoredCall, Usage
 from cai.store.canonical import canonical_json, fingerprint
-from cai.store.files import atomic_file, write_bytes_atomically
+from cai.store.files import atomic_file, refuse_folder, write_bytes_atomically
 from cai.store.manifest import MANIFEST_VERSION
 from cai.store.memo import LASTING_FAILURES, MemoisedEngine
 from cai.store.record_table import RecordKey
@@ -26,5 +26,6 @@ __all__ = [
     "atomic_file",
     "canonical_json",
     "fingerprint",
+    "refuse_folder",
     "write_bytes_atomically",
 ]

@@ -24,8 +24,9 @@ def atomic_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
     The folder is made when it is missing. When the block raises, the old file stays as it was.
 
     Raises:
-        StoreError: If the disk is full or the folder cannot be written.
+        StoreError: If the disk is full, the folder cannot be written, or `path` is a folder itself.
     """
+    refuse_folder(path)
     part = path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,12 @@ def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = True) 
     """Put `content` at `path`, whole or not at all (see `atomic_file`)."""
     with atomic_file(path, durable=durable) as file:
         file.write(content)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise a `StoreError` if `path`, where a file is to be, is a folder."""
+    if path.is_dir():
+        raise StoreError(f"{path}: a folder, and no file can be written in its place.", f"Name a file: {path / 'NAME'}.")
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:

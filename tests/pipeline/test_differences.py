@@ -16,6 +16,7 @@ from whole_runs import cai_here
 
 from cai.evaluation.results import AnswerPair, EvaluationResult
 from cai.pipeline.differences import differences
+from cai.pipeline.side_by_side import beside_view
 from cai.records import EVALUATION
 from cai.store import RunFolder
 
@@ -84,6 +85,10 @@ def test_a_stage_that_one_run_does_not_have_is_one_line_of_each_kind(runs: tuple
     assert "  setting seed: not noted → 5 (run.yaml:2:1)" in shown
     assert [line for line in shown if "trained" in line] == ["  dpo: trained in the first run only"]
     assert [line for line in shown if "dpo/" in line] == ["  dpo/: 2 files in the first run only"]
+    page = beside_view(differences(first, second))
+    assert "dpo: trained in the first run only" in page.lines
+    assert page.metrics == ()
+    assert ("dpo", "a section of 3 settings", "null") in page.settings
 
 
 def test_runs_in_folders_of_the_same_name_are_called_what_the_user_called_them(runs: tuple[Path, Path]) -> None:

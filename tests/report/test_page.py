@@ -252,6 +252,16 @@ def test_ordinary_text_is_text_whose_every_sign_can_be_seen() -> None:
     assert sum(map(is_ordinary, signs)) > 48_000
 
 
+def test_a_folder_in_the_place_of_the_report_is_told_to_be_one(tmp_path: Path) -> None:
+    """It was told after all work was done, with the advice to make the folder writable and go on where it stopped."""
+    build_started(tmp_path / "run", items=3)
+    (tmp_path / "reports").mkdir()
+    with RunFolder.open(tmp_path / "run") as folder, pytest.raises(StoreError, match="a folder, and no file") as caught:
+        write_report(folder, tmp_path / "reports")
+    assert caught.value.hint == f"Name a file: {tmp_path / 'reports' / 'NAME'}."
+    assert not list((tmp_path / "reports").iterdir())
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_started(tmp_path / "run", items=3)
     blocked = tmp_path / "file"

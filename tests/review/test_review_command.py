@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,59 @@ def test_a_person_judges_in_the_terminal(tmp_path: Path) -> None:
         assert word not in shown
     assert "1 judged, 2 left" in shown
     assert "Nothing is left" in in_terminal(run, "s")
+
+
+def test_of_a_long_text_a_bounded_part_is_shown_at_once_and_all_of_it_when_asked(tmp_path: Path) -> None:
+    """A reply of 110,000 short lines took 25 s for each look at it, and nobody could have read what scrolled by."""
+    lines = [f"line {n}" for n in range(110_000)]
+    chosen, rejected = "\n".join(lines), "\n".join([*lines[:60_000], "another one\x1b[2J", *lines[60_001:]])
+    prompt = "What is this? " + "x" * 9_000 + " Tell me."
+    run = write_run(tmp_path / "run", [pair("p", chosen=chosen, rejected=rejected, prompt=prompt)])
+    started = time.monotonic()
+    shown = in_terminal(run, "q")
+    assert time.monotonic() - started < 5
+    assert shown.count("\n") < 300
+    for text in (
+        "│ line 0 ",
+        "│ line 39 ",
+        "│ line 109999 ",
+        "characters in 109,9",
+        "What is this? ",
+        " Tell me.",
+        "[f]ull texts",
+    ):
+        assert text in shown
+    assert "line 41 " not in shown
+    different = in_terminal(run, "d", "q").split("[q]uit")[1]
+    assert "another one\\x1b[2J" in different
+    assert "characters that are the same in both" in different
+    assert different.count("\n") < 300
+    whole = in_terminal(run, "f", "q")
+    assert all(f"\n{line}\n" in whole for line in (*lines[:1_000], *lines[-1_000:-1]))
+    assert "x" * 9_000 in whole
+    assert "\x1b" not in whole
+
+
+def test_short_texts_are_shown_whole_and_a_wrong_key_shows_them_no_second_time(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [pair("p")])
+    shown = in_terminal(run, "z", " ", "\r", "\x1b[A", "f", "q")
+    assert shown.count("╭─ A") == 1
+    assert "'z' is none of these" in shown
+    assert "[f]ull" not in shown
+    assert "the better reply to p\n" in shown  # asked for all the same
+    assert kept(run) == []
+    in_terminal(run, "\n", " ", "1")  # a blank key ends nothing
+    assert len(kept(run)) == 1
+
+
+def test_the_very_last_verdict_can_be_taken_back_too(tmp_path: Path) -> None:
+    """The review ended with it, and began no more."""
+    run = write_run(tmp_path / "run", [pair("p")])
+    assert "[u]ndo" in in_terminal(run, "3", "u", "4").split("Nothing is left")[1]
+    assert in_terminal(run, "u", "3").count("Nothing is left") == 2  # of another day
+    given = [each.judgement for each in kept(run)]
+    assert given == [Judgement.TIE, Judgement.WITHDRAWN, Judgement.BOTH_BAD, Judgement.WITHDRAWN, Judgement.TIE]
+    assert "[u]ndo" not in in_terminal(write_run(tmp_path / "none", []), "u")
 
 
 def test_hostile_texts_cannot_steer_the_terminal(tmp_path: Path) -> None:
