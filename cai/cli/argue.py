@@ -64,7 +64,8 @@ def argue(
     suite = suite_text("argued", description, BEHAVIOURS, to_measure, max_tokens=longest, tests=tests)
     by_uid = {each.uid: each for each in learned.exchanges}
     pairs = [argued_pair(by_uid[each.cluster_name], each, words, seed=seed) for each in to_learn]
-    told = write_trials(out, [each.item for each in to_learn], suite, more={PAIRS_NAME: json_lines(pairs)}, force=force)
+    more = {PAIRS_NAME: json_lines(pairs)} if pairs else {}
+    told = write_trials(out, [each.item for each in to_learn], suite, more=more, force=force)
     told["strengths"] = dict(Counter(strength_of(each) for each in to_learn))
     told["left out"] = {**learned.left_out, **suite.left_out}
     show_written(told, json=json)

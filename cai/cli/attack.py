@@ -118,8 +118,9 @@ class _Asked(NamedTuple):
 
 
 def _refuse(out: Path, *, force: bool) -> None:
-    from cai.cli.output_files import refuse_existing
+    from cai.cli.output_files import refuse_existing, refuse_no_folder
 
+    refuse_no_folder(out)
     for name in (PROMPTS_NAME, SUITE_NAME, TRIES_NAME, RESULT_NAME):
         refuse_existing(out / name, force=force)
 

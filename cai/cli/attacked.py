@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cai.cli.terminal import tables, visible
 from cai.evaluation.results import BehaviourRow
 from cai.sycophancy.attack import Attacked
+from cai.sycophancy.measuring import MoveFigures
 
 
 def print_attack(found: Attacked) -> None:
@@ -31,13 +33,10 @@ def print_attack(found: Attacked) -> None:
             "which says less, since they were chosen by it."
         )
     )
-    moves = Table()
-    for name in ("move", "tried", "gained", "in the strongest"):
-        moves.add_column(name, justify="left" if name == "move" else "right")
-    for each in result.moves:
-        moves.add_row(Text(visible(each.move)), str(each.tried), str(each.gained), str(each.in_best))
-    out.print(moves)
-    out.print(Text("Gained: on the search's own few answers, where a prompt that did well by luck seems to lose to any move."))
+    if tried := [each for each in result.moves if each.tried]:
+        _print_moves(tried, out)
+    else:
+        out.print(Text("No move was tried: no round was left for one, or every prompt was given in to as written."))
     if found.agreement is not None:
         out.print(Text(f"The suite's exact values and patterns judge as the lab does in {found.agreement}."))
     for why, count in result.dropped.items():
@@ -46,6 +45,16 @@ def print_attack(found: Attacked) -> None:
         out.print(Text(f"failed, {visible(cause)}: {count}", style="yellow"))
     if result.unmeasured:
         out.print(Text(f"{result.unmeasured} answers of the measurement could not be judged", style="yellow"))
+
+
+def _print_moves(tried: Sequence[MoveFigures], out: Console) -> None:
+    moves = Table()
+    for name in ("move", "tried", "gained", "in the strongest"):
+        moves.add_column(name, justify="left" if name == "move" else "right")
+    for each in tried:
+        moves.add_row(Text(visible(each.move)), str(each.tried), str(each.gained), str(each.in_best))
+    out.print(moves)
+    out.print(Text("Gained: on the search's own few answers, where a prompt that did well by luck seems to lose to any move."))
 
 
 def _add(table: Table, rows: Sequence[BehaviourRow]) -> None:

@@ -18,6 +18,17 @@ def refuse_existing(target: Path, *, force: bool) -> None:
         raise CaiError(f"{target}: exists already; nothing was written.", hint)
 
 
+def refuse_no_folder(out: Path) -> None:
+    """Raise a `CaiError` if no folder can be at `out`, because it, or a folder it would lie in, is a file."""
+    from cai.errors import CaiError
+
+    there = next(each for each in (out, *out.parents, Path()) if each.exists())
+    if not there.is_dir():
+        raise CaiError(
+            f"{out}: {'a file' if there == out else f'{there} is a file'}, not a folder.", "Give a folder with --out."
+        )
+
+
 def write(target: Path, text: str) -> None:
     """Put `text` at `target`, whole or not at all.
 

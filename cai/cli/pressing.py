@@ -36,13 +36,14 @@ def write_trials(
     Raises:
         CaiError: If a file is there already and may not be replaced, or cannot be written.
     """
-    from cai.cli.output_files import refuse_existing, write
+    from cai.cli.output_files import refuse_existing, refuse_no_folder, write
     from cai.evaluation.suite_cases import trials
     from cai.evaluation.suite_reading import read_suite
     from cai.sycophancy.written import prompt_rows
 
     files = {**({PROMPTS_NAME: prompt_rows(learned)} if learned else {}), **(more or {})}
     files |= {SUITE_NAME: suite.text} if suite.trials else {}
+    refuse_no_folder(out)
     for name in files:
         refuse_existing(out / name, force=force)
     out.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,11 @@ class _Sitting:
         """Whatever key gives no verdict."""
         if action == "n":
             self.out.print(Text("Note (one line): "), end="")
-            self.note = typer.prompt("", default="", show_default=False) if sys.stdin.isatty() else self.read().strip()
+            self.note = (
+                typer.prompt("", default="", show_default=False, prompt_suffix="")
+                if sys.stdin.isatty()
+                else self.read().strip()
+            )
         elif action == "d" and not question.answers.single:
             self.differences = not self.differences
             self._show(question)

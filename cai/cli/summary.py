@@ -91,7 +91,8 @@ def print_training(name: str, result: TrainingResult, console: Console | None = 
     anchors = f" and {result.anchors} anchors" if result.anchors else ""
     out.print(
         Text(
-            f"{name}: {result.trained_rows} rows{anchors} in {result.steps} steps, {result.seconds:.0f} s{dropped}; "
+            f"{name}: {_counted(result.trained_rows, 'row')}{anchors} in {_counted(result.steps, 'step')}, "
+            f"{result.seconds:.0f} s{dropped}; "
             f"last step: {', '.join(figures)}"
         )
     )
@@ -106,6 +107,10 @@ def print_training(name: str, result: TrainingResult, console: Console | None = 
         out.print(Text(f"  {mixed.rows} rows of {visible(mixed.path)} mixed in: {mixed.share:.1%} of what was learned"))
     for warning in result.warnings:
         out.print(Text(f"  ! {warning}", style="yellow"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _with_interval(metrics: dict[str, float], name: str) -> str:

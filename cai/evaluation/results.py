@@ -118,7 +118,9 @@ class EvaluationResult(_Frozen):
         for row in self.rows:
             change = f"{row.before:.0%} → {row.after:.0%}"
             if not row.enough:
-                lines.append(f"{row.label}: {change}, on {row.prompts} prompts only: too few to conclude from.")
+                lines.append(
+                    f"{row.label}: {change}, on {row.prompts} prompt{'s' * (row.prompts != 1)} only: too few to conclude from."
+                )
             elif row.kind == "control":
                 worse = row.difference > 0.03
                 lines.append(f"{row.label} (control): {change}; " + ("WORSE by more than 3 points." if worse else "held."))

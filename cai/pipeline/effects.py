@@ -150,7 +150,7 @@ def effects(
     Raises:
         StoreError: If one is damaged.
     """
-    not_compared = [*_stopped("first", first), *_stopped("second", second)]
+    not_compared = [*_stopped("first", first, until), *_stopped("second", second, until)]
     behaviours = _behaviours(first, second, not_compared) if until is Stage.EVALUATE else []
     wanted = _up_to(until) if not of_second else ()
     others = _beside(first.path, second.path, not_compared) if beside else []
@@ -178,17 +178,19 @@ def effects(
         )
 
 
-def _stopped(name: str, run: RunFolder) -> Iterator[str]:
+def _stopped(name: str, run: RunFolder, until: Stage) -> Iterator[str]:
     """That a run is not finished, or still at work: what it lacks is then no difference of what it makes."""
     made = {
         Stage.GENERATE: (RecordKind.REVISION,),
         Stage.LABEL: (RecordKind.PREFERENCE, RecordKind.UNDECIDED),
     }
     for stage, kinds in made.items():
+        if stage.value not in _up_to(until) or run.stage(stage) is not None:
+            continue
         begun = stage is Stage.GENERATE or any(map(run.count_records, kinds))
-        if begun and run.stage(stage) is None:
-            yield f"rows that the {name} run does not have: it was stopped in {stage.value}, or is still at it"
-            return
+        why = f"it was stopped in {stage.value}, or is still at it" if begun else f"it has not come to {stage.value}"
+        yield f"rows that the {name} run does not have: {why}"
+        return
 
 
 def noted_effects(first: Mapping[str, Any], second: Mapping[str, Any], *, until: Stage = Stage.EVALUATE) -> Effects:

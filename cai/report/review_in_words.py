@@ -37,7 +37,7 @@ def review_in_words(found: ReviewFigures) -> Iterator[tuple[str, str]]:
                 f"of the labels {sort}: {thousands(each.judged)} of {thousands(each.pairs)} pairs judged, each counts for "
                 f"{each.weight:.3g}",
             )
-    if found.judged_right is not None:
+    if found.judged_right is not None and (found.right is None or found.right.judged != found.judged_right.n):
         yield (
             with_interval(found.judged_right),
             f"of the {thousands(found.judged_right.n)} judged labels, which were not all drawn at random",

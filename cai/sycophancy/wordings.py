@@ -58,6 +58,9 @@ class Wordings(_Section):
         return self
 
 
+_REFUSED = "These wordings cannot be used:"
+
+
 def read_wordings(path: Path | None = None) -> Wordings:
     """Read a file of wordings; None: the one that comes along.
 
@@ -67,21 +70,26 @@ def read_wordings(path: Path | None = None) -> Wordings:
     place = path or Path(str(resources.files("cai.sycophancy").joinpath("wordings.yaml")))
     try:
         if place.stat().st_size > MAX_FILE_BYTES:
-            raise ProblemList("", [ConfigError(f"{place}: is larger than {MAX_FILE_BYTES} bytes", "give fewer wordings")])
+            raise ProblemList(_REFUSED, [ConfigError(f"{place}: is larger than {MAX_FILE_BYTES} bytes", "give fewer wordings")])
         found: Any = yaml.safe_load(place.read_text(encoding="utf-8"))
         wordings = Wordings.model_validate(found)
     except (OSError, UnicodeDecodeError) as error:
-        raise ProblemList("", [ConfigError(f"{place}: cannot be read ({error})", "name a YAML file of wordings")]) from error
+        raise ProblemList(
+            _REFUSED, [ConfigError(f"{place}: cannot be read ({error})", "name a YAML file of wordings")]
+        ) from error
     except yaml.YAMLError as error:
-        raise ProblemList("", [ConfigError(f"{place}: is no YAML: {error}", "mend it")]) from error
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+        why = error.problem if isinstance(error, yaml.MarkedYAMLError) and error.problem else str(error)
+        raise ProblemList(_REFUSED, [ConfigError(f"{place}{where}: no YAML: {why}", "mend it there")]) from error
     except ValidationError as error:
         problems: list[CaiError] = [
             ConfigError(f"{place}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}") for each in error.errors()
         ]
-        raise ProblemList("These wordings cannot be used:", problems) from error
+        raise ProblemList(_REFUSED, problems) from error
     problems = [ConfigError(f"{place}: {where}: {problem}") for where, problem in _bad_templates(wordings)]
     if problems:
-        raise ProblemList("These wordings cannot be used:", problems)
+        raise ProblemList(_REFUSED, problems)
     return wordings
 
 

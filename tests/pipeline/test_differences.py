@@ -128,6 +128,15 @@ def test_what_a_stopped_run_lacks_is_told_to_be_that(runs: tuple[Path, Path], tm
     assert differences(*runs).effects.not_compared == ()
 
 
+def test_a_run_that_has_not_come_to_its_labels_is_told_not_to(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "begun")
+    with contextlib.closing(sqlite3.connect(tmp_path / "begun" / "run.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM stages WHERE name <> 'generate'")
+        connection.execute("DELETE FROM records WHERE kind NOT IN ('revision', 'failure')")
+    (told,) = differences(runs[0], tmp_path / "begun").effects.not_compared
+    assert told == "rows that the second run does not have: it has not come to label"
+
+
 def test_the_terminal_shows_no_control_characters_and_json_has_it_all(runs: tuple[Path, Path]) -> None:
     for folder in runs:
         with RunFolder.open(folder) as run:

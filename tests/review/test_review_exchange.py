@@ -48,6 +48,19 @@ def parts(of: HumanVerdict, *names: str) -> tuple[Any, ...]:
     return tuple(getattr(of, name) for name in names)
 
 
+@pytest.mark.parametrize(("form", "written"), [("argilla", "csv"), ("label-studio", "csv"), ("label-studio", "argilla")])
+def test_a_file_of_another_form_is_no_file_of_rows_that_nobody_judged(form: Any, written: Any, tmp_path: Path) -> None:
+    """All verdicts in it were passed over, with exit code 0."""
+    run = build(tmp_path / "run")
+    say(run, *VERDICTS)
+    file = tmp_path / f"review{FORMS[written].suffix}"
+    export_review(run, FORMS[written], file, which="judged")
+    back = import_review(run, FORMS[form], file)
+    assert (back.added, back.known, back.empty) == (0, 0, 0)
+    assert all("no record of Argilla" in each or "no task of Label Studio" in each for each in back.bad)
+    assert back.bad
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["review", "review.txt", "review.of-argilla"])
 def test_a_file_whose_name_tells_nothing_is_read_as_the_form_says(form: Any, name: str, tmp_path: Path) -> None:

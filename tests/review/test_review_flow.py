@@ -189,7 +189,7 @@ def test_a_verdict_is_on_the_card_with_its_figures(
         main()
     assert not ended.value.code
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "by review: verdicts by 1 person" in card
+    assert "by review: verdict by 1 person" in card
     assert "no person has looked" not in card
     assert "pairs whose label people turned round | 1 |" in card
 

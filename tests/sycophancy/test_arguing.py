@@ -184,3 +184,12 @@ def test_wordings_that_cannot_be_used_are_refused_with_their_place(
     path.write_text(yaml.safe_dump(json.loads(WORDS.model_dump_json()) | change))
     with pytest.raises(ProblemList, match=said):
         read_wordings(path)
+
+
+def test_a_file_of_wordings_that_is_no_yaml_is_refused_with_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("pushes: {}\nholds: [a, }\n")
+    with pytest.raises(ProblemList, match=r"(?s)^These wordings cannot be used:.*w\.yaml:2:12: no YAML: "):
+        read_wordings(path)
+    with pytest.raises(ProblemList, match=r"(?s)^These wordings cannot be used:.*cannot be read"):
+        read_wordings(tmp_path / "nowhere.yaml")

@@ -362,3 +362,33 @@ def test_the_command_argues_about_a_file_of_pairs_and_says_what_it_left_out(tmp_
     assert told["prompts"] + told["suite"] == 24
     assert told["left out"] == {"p_chosen below 0.75": 1}
     assert CliRunner().invoke(app, ["argue", str(pairs), "--out", str(tmp_path / "o"), "-s", "shouting"]).exit_code == 1
+
+
+@pytest.mark.parametrize("place", ["file", "file/within"])
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_asked(tmp_path: Path, place: str) -> None:
+    """It was a traceback, for an attack at the end of the whole search."""
+    (tmp_path / "file").write_text("mine")
+    script = tmp_path / "model.yaml"
+    script.write_text('answers: {"": ["No."]}\n')
+    out = str(tmp_path / place)
+    for command in (["argue", "lab", "--items", "4"], ["attack", f"scripted:{script}", "--no-cache", "--prompts", "2"]):
+        done = CliRunner().invoke(app, [*command, "--out", out])
+        assert done.exit_code == 1
+        assert f"{out}: " in str(done.exception)
+        assert "not a folder" in str(done.exception)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_where_no_move_was_tried_no_table_of_noughts_is_shown(tmp_path: Path) -> None:
+    script = tmp_path / "model.yaml"
+    script.write_text('answers: {"": ["No."]}\n')
+    small = ["--prompts", "2", "--rounds", "0", "--samples", "0", "--seeds", "1", "--no-cache"]
+    done = CliRunner().invoke(app, ["attack", f"scripted:{script}", "--out", str(tmp_path / "out"), *small])
+    assert "No move was tried" in done.output
+    assert "insistence" not in done.output
+
+
+def test_arguments_that_are_all_held_out_leave_no_empty_file(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["argue", "lab", "--items", "4", "--held-out", "1.0", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["suite.yaml"]

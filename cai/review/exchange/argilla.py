@@ -56,6 +56,8 @@ def _record(asked: Asked) -> dict[str, Any]:
 
 
 def _read(values: dict[str, Any]) -> list[Heard]:
+    if "fields" not in values:
+        raise Senseless("no record of Argilla: it has no `fields`")
     metadata, responses = object_in(values, "metadata"), object_in(values, "responses")
     said = [_response(each) for each in list_in(responses, VERDICT)]
     before = list_in(metadata, CARRIED)

@@ -72,6 +72,8 @@ def _task(asked: Asked) -> dict[str, Any]:
 
 
 def _read(values: dict[str, Any]) -> list[Heard]:
+    if "data" not in values:
+        raise Senseless("no task of Label Studio: it has no `data`; export as JSON, not as another of its forms")
     data = object_in(values, "data")
     before = list_in(data, CARRIED)
     found = [brought_back(each, text_in(data, "uid"), text_in(data, "pair")) for each in before]
