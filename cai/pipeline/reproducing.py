@@ -80,11 +80,13 @@ def prepare(
     whole = read_whole_manifest(original)
     _refuse_other(into, manifest_checksum(original), original)
     config = changed_config(cast("dict[str, Any]", whole["config"]), [f"run={into}", *changes])
+    # The original's figures are in its own run of the tracker, whose package need not be here.
+    config = config.model_copy(update={"tracking": TrackingSettings()})
     problems: list[CaiError] = []
     constitution = _constitution(whole, problems)
     corpus, source = _prompts(original, config, noted, problems)
     unusable = unusable_models(config)
-    problems += unusable
+    problems += (type(each)(each.problem, _placed(each, config)) if isinstance(each, ModelError) else each for each in unusable)
     if not unusable:  # a model that cannot be used has no content to compare
         _check_models(config, noted, problems)
     human = human_set(config, problems)
@@ -95,7 +97,6 @@ def prepare(
     around = causes(noted, here | {"config": config.model_dump(mode="json")})
     if problems or constitution is None or corpus is None:
         raise ProblemList(f"{original} cannot be done again here:", [*problems, *_also_different(around)])
-    config = config.model_copy(update={"tracking": TrackingSettings()})  # the original's figures are in its own run there
     last = until or _last_stage(noted)
     if sample is not None:
         config, last = _of_sample(config, last)
@@ -252,6 +253,12 @@ def _same_file(config: RunConfig, noted: Mapping[str, Any]) -> bool:
     """Whether the prompts' file has the bytes of then, wherever it lies now."""
     then = _part(noted, "files").get(PROMPTS)
     return then is not None and file_facts(config).get(PROMPTS, {}).get("sha256") == then["sha256"]
+
+
+def _placed(problem: CaiError, config: RunConfig) -> str:
+    """The hint of a model's problem, and how to say here where that model is."""
+    role = next((role for role, spec in noted_models(config).items() if f"{spec}:" in problem.problem), "policy")
+    return f"{problem.hint} If it lies elsewhere here: --set {role}.name=PATH.".strip()
 
 
 def _check_models(config: RunConfig, noted: Mapping[str, Any], problems: list[CaiError]) -> None:

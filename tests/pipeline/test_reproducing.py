@@ -134,7 +134,16 @@ def test_what_only_torch_knows_of_the_machine_is_not_told_to_differ_before_torch
     assert done.returncode == 1
     assert "cores: 999 then" in done.stderr
     assert done.stderr.count("nowhere") == 1
+    assert "--set policy.name=PATH" in done.stderr
     assert not [name for name in of_torch if f"{name}: " in done.stderr]
+
+
+def test_a_tracker_that_is_not_here_stops_no_reproduction(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures are in the tracker's run of the original; the reproduction has none, and was refused all the same."""
+    edit_manifest(place / "run", lambda whole: whole["config"]["tracking"].update(to=["wandb"]))
+    monkeypatch.setattr("cai.training.tracker_packages.find_spec", lambda _name: None)
+    ready = prepare(place / "run", tmp_path / "again")
+    assert ready.inputs.config.tracking.to == ()
 
 
 def test_a_model_in_two_roles_that_is_another_is_told_once(tmp_path: Path) -> None:
