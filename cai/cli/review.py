@@ -39,6 +39,7 @@ def review(
         Literal["open", "judged", "all"], typer.Option("--which", help="--export: what wants a verdict, what has one, or both.")
     ] = "open",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="--export: file to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="--export: replace the file, and what was filled in there.")] = False,
     import_: Annotated[FormChoice | None, typer.Option("--import", help="Only take the verdicts in --input.")] = None,
     source: Annotated[Path | None, typer.Option("--input", "-i", help="--import: file to read.")] = None,
     json: Annotated[
@@ -56,6 +57,8 @@ def review(
         raise typer.BadParameter("--name is of the terminal; the page asks everybody for theirs")
     if (export is None) is not (output is None):
         raise typer.BadParameter("--export and --output belong together")
+    if force and export is None:
+        raise typer.BadParameter("--force is of --export")
     if (import_ is None) is not (source is None):
         raise typer.BadParameter("--import and --input belong together")
     if figures:
@@ -63,6 +66,7 @@ def review(
     elif conflicts:
         _tell_conflicts(run, as_json=json)
     elif export is not None and output is not None:
+        _refuse_to_replace(export, output, force=force)
         _export(run, export, which, output, as_json=json)
     elif import_ is not None and source is not None:
         _import(run, import_, source, as_json=json)
@@ -153,6 +157,22 @@ def _tell_conflicts(run: Path, *, as_json: bool) -> None:
             typer.echo(visible(f"  {each.reviewer}, {each.at[:16]}: {said}{text}{note}"))
 
 
+def _refuse_to_replace(form: FormChoice, output: Path, *, force: bool) -> None:
+    """Somebody may have written verdicts into a file that was exported before."""
+    from cai.errors import CaiError
+    from cai.review.exchange import FORMS
+
+    beside = FORMS[form].beside
+    if beside is not None and output.suffix == beside[0]:
+        raise CaiError(f"{output}: that is where the labelling configuration goes.", f"Name it {output.with_suffix('.json')}.")
+    for each in (output, *([output.with_suffix(beside[0])] if beside is not None else [])):
+        if each.is_file() and not force:
+            raise CaiError(
+                f"{each}: exists already; nothing was written.",
+                "Take verdicts in it with --import first; then name another file, or replace it with --force.",
+            )
+
+
 def _export(run: Path, form: FormChoice, which: Literal["open", "judged", "all"], output: Path, *, as_json: bool) -> None:
     import json
 
@@ -184,9 +204,10 @@ def _import(run: Path, form: FormChoice, source: Path, *, as_json: bool) -> None
 
 
 def _print_import(done: Imported) -> None:
-    typer.echo(f"{done.added:,} verdicts taken, {done.known:,} were known, {done.empty:,} rows nobody had judged.")
+    taken = f"{done.added:,} verdict{'s' * (done.added != 1)} taken"
+    typer.echo(f"{taken}; {done.known:,} known before; rows that nobody had judged: {done.empty:,}.")
     if done.bad:
-        typer.echo(f"{len(done.bad):,} rows could not be taken:", err=True)
+        typer.echo(f"{len(done.bad):,} row{'s' * (len(done.bad) != 1)} could not be taken:", err=True)
     for each in done.bad[:SHOWN_BAD_ROWS]:
         typer.echo(visible(f"- {each}"), err=True)
     if len(done.bad) > SHOWN_BAD_ROWS:

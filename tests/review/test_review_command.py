@@ -173,11 +173,32 @@ def test_files_go_out_and_in_and_bad_rows_are_an_exit_code(cai: Cai, tmp_path: P
     sheet.write_text("\n".join([lines[0], *filled]))
     done = cai("review", run, "--import", "csv", "--input", sheet)
     assert done.code == 3
-    assert "1 verdicts taken" in done.out
+    assert "1 verdict taken; 0 known before; rows that nobody had judged: " in done.out
     assert "sheet.csv:3" in done.err
     assert cai("review", run, "--import", "csv").code == 2
     assert cai("review", run, "--page", "--figures").code == 2
     assert "labels are not made" in cai("review", write_empty(tmp_path / "empty")).err
+
+
+def test_an_export_replaces_no_file_in_which_verdicts_may_stand(cai: Cai, tmp_path: Path) -> None:
+    """Exported again under the same name, a sheet that was filled in by hand was gone."""
+    run = write_run(tmp_path / "run", [pair("p")])
+    for form, name, beside in (("csv", "sheet.csv", None), ("label-studio", "tasks.json", "tasks.xml")):
+        command = ("review", run, "--export", form, "--output", tmp_path / name)
+        assert cai(*command).code == 0
+        (tmp_path / name).write_text("filled in")
+        done = cai(*command)
+        assert (done.code, (tmp_path / name).read_text()) == (1, "filled in")
+        assert "exists already; nothing was written" in done.err
+        assert cai(*command, "--force").code == 0
+        assert (tmp_path / name).read_text() != "filled in"
+        if beside is not None:
+            (tmp_path / name).unlink()
+            assert beside in cai(*command).err
+            done = cai("review", run, "--export", form, "--output", tmp_path / "new.xml")
+            assert "that is where the labelling configuration goes" in done.err
+            assert not (tmp_path / "new.xml").exists()
+    assert cai("review", run, "--force").code == 2
 
 
 def write_empty(folder: Path) -> Path:
