@@ -67,18 +67,18 @@ def test_what_was_made_of_the_run_as_it_is_stands(here: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "outdated"),
     [
-        (("reward.learning_rate=2e-3",), {"reward"}),
-        (("rl.beta=0.3",), {"rl"}),
-        (("rl.reward_limit=7",), set[str]()),
-        (("rl.reward=absent_module:f",), {"rl"}),
-        (("holdout_share=0.5",), {"reward", "rl"}),
-        (("reward=null",), {"reward"}),
+        (("reward.learning_rate=2e-3",), "reward"),
+        (("rl.beta=0.3",), "rl"),
+        (("rl.reward_limit=7",), ""),
+        (("rl.reward=absent_module:f",), "rl"),
+        (("holdout_share=0.5",), "reward rl"),
+        (("reward=null",), "reward"),
     ],
     ids=str,
 )
-def test_what_is_made_of_something_else_now_is_outdated(here: Path, settings: Sequence[str], outdated: set[str]) -> None:
+def test_what_is_made_of_something_else_now_is_outdated(here: Path, settings: Sequence[str], outdated: str) -> None:
     found = beside(*settings)
-    assert {name for name, (state, _) in found.items() if state == "outdated"} == outdated
+    assert {name for name, (state, _) in found.items() if state == "outdated"} == set(outdated.split())
     assert all(why for _, why in found.values())
 
 
