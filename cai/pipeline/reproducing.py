@@ -145,6 +145,8 @@ def _outcome(done: Reproduction) -> RunDifferences:
         return RunDifferences(*names, found, effects(one, other, of_second=done.sampled is not None, until=done.until))
 
 
+_PROMPTS_BACK = f"Put the file of then back, or say where it is: --set {PROMPTS}=PATH."
+_A_SAMPLE = "If it repeats a sample of another run, name that run; else put run.sqlite of this one back."
 _PUT_BACK = "Put the file of then back, or say where it is: --set KEY=PATH."
 
 
@@ -155,7 +157,9 @@ def _noted(original: Path) -> dict[str, Any]:
             f"{original}: no manifest.json in it.", "Name the folder of a run, or one that holds its manifest.json."
         )
     version = noted.get("version")
-    if not isinstance(version, int) or version > MANIFEST_VERSION or not isinstance(noted.get("config"), dict):
+    if not isinstance(noted.get("config"), dict):
+        raise StoreError(f"{original}: its manifest holds no configuration.", "Put manifest.json of the run back.")
+    if not isinstance(version, int) or version > MANIFEST_VERSION:
         raise StoreError(f"{original}: its manifest has version {version}.", "Use the version of this program that wrote it.")
     if noted.get("shard"):
         raise StoreError(f"{original}: a shard, which is no run of its own.", "Merge the shards, and name the merged folder.")
@@ -231,7 +235,7 @@ def _prompts(
             DataError(
                 f"prompts: {what} are not those of the run: fingerprint {corpus.fingerprint()[:16]}, "
                 f"and was {str(facts.get('fingerprint'))[:16]}.",
-                "Put run.sqlite of the run back." if kept else _PUT_BACK,
+                (_A_SAMPLE if "reproduces" in noted else "Put run.sqlite of the run back.") if kept else _PROMPTS_BACK,
             )
         )
     return corpus, source
@@ -336,7 +340,7 @@ def _where(original: Path, what: str) -> str:
     started = ""
     with suppress(StoreError):
         started = str(read_private(original).get("working_directory", ""))
-    return f"The run was started in {started}; start there, or say where {what} are with --set." if started else _PUT_BACK
+    return f"The run was started in {started}; start there, or say where {what} are with --set." if started else _PROMPTS_BACK
 
 
 def _part(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -138,6 +138,19 @@ def test_what_only_torch_knows_of_the_machine_is_not_told_to_differ_before_torch
     assert not [name for name in of_torch if f"{name}: " in done.stderr]
 
 
+def test_a_repeated_sample_is_no_run_to_do_again_and_says_so(place: Path, tmp_path: Path) -> None:
+    assert cai_here("reproduce", place / "run", "--sample", 3, "--into", tmp_path / "some").returncode == 0
+    told = refused(tmp_path / "some", tmp_path / "again")
+    assert "If it repeats a sample of another run, name that run" in told
+
+
+def test_a_manifest_without_a_configuration_is_told_to_be_that(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "manifest.json").write_text('{"version": 1}')
+    with pytest.raises(StoreError, match="holds no configuration"):
+        prepare(tmp_path / "bare", tmp_path / "again")
+
+
 def test_a_tracker_that_is_not_here_stops_no_reproduction(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its figures are in the tracker's run of the original; the reproduction has none, and was refused all the same."""
     edit_manifest(place / "run", lambda whole: whole["config"]["tracking"].update(to=["wandb"]))
