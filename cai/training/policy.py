@@ -152,9 +152,13 @@ def adapt(model: Any, lora: LoraSettings, task: str) -> Any:
         task_type=task,
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as error:
         raise TrainingError(f"lora: {error}", 'use target "all-linear", or train without lora') from error
+    kept: Any = adapted.peft_config["default"]
+    if not isinstance(kept.target_modules, str):  # a set is saved in the order of hashes, which is another one in every process
+        kept.target_modules = sorted(kept.target_modules)
+    return adapted
 
 
 def _switch_dropout_off(model: nn.Module) -> None:
@@ -189,8 +193,11 @@ def save_policy(policy: Policy, folder: Path, adapter: Path, *, merge: bool) -> 
     if policy.has_adapter:
         if spec.adapter is None:
             saved_adapter = adapter
+            # As the user names it: where its files lie is nobody's business, and would be part of the adapter's fingerprint.
+            model.peft_config["default"].base_model_name_or_path = spec.name
             with no_bars():
                 model.save_pretrained(adapter)
+            _share_weights(adapter)
             (adapter / "README.md").unlink(missing_ok=True)  # peft's card of placeholders
         if not merge:
             tokenizer.save_pretrained(adapter)
@@ -201,8 +208,16 @@ def save_policy(policy: Policy, folder: Path, adapter: Path, *, merge: bool) -> 
     model.to(policy.opened.dtype)
     with no_bars():
         model.save_pretrained(folder)
+    _share_weights(folder)
     tokenizer.save_pretrained(folder)
     return saved_adapter
+
+
+def _share_weights(folder: Path) -> None:
+    """Let those read the weights who may read the configuration beside them: safetensors writes files for their owner alone."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(mode)
 
 
 def _untie_adapted(model: Any) -> None:

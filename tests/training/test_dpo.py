@@ -81,6 +81,19 @@ def test_the_merged_model_is_the_base_with_the_adapter_on(llama: Path, tmp_path:
     assert (found - plain).abs().max() > 100 * (found - wanted).abs().max(), "the adapter did nothing"
 
 
+def test_a_trained_folder_is_readable_for_all_and_its_adapter_tells_no_place_and_no_order_of_hashes(
+    llama: Path, tmp_path: Path
+) -> None:
+    result = train_dpo(spec_of(llama), make_pairs(8), [], DPO, tmp_path / "out")
+    (tmp_path / "other").write_text("as the umask has it")
+    assert result.adapter is not None
+    files = [path for folder in (result.folder, result.adapter) for path in folder.iterdir() if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "other").stat().st_mode}
+    kept = json.loads((result.adapter / "adapter_config.json").read_text())
+    assert kept["target_modules"] == sorted(kept["target_modules"])
+    assert kept["base_model_name_or_path"] == spec_of(llama).name
+
+
 def test_an_adapter_alone_is_saved_when_nothing_is_to_be_merged(llama: Path, tmp_path: Path) -> None:
     result = train_dpo(spec_of(llama), make_pairs(8), [], DPO.model_copy(update={"merge": False}), tmp_path / "out")
     assert result.adapter == tmp_path / "out" / "adapter"
