@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from cai.engines.base import EngineStatistics
-from cai.engines.continuous import PAGE_TOKENS, ContinuousBatches, Counters, Features, Shape, Stopped
+from cai.engines.continuous import ContinuousBatches, Stopped
+from cai.engines.continuous_shape import PAGE_TOKENS, Counters, Features, Shape
 from cai.engines.forward import Forward, is_out_of_memory
 from cai.engines.pages import PageIndex
 from cai.engines.rows import Row

@@ -15,7 +15,8 @@ from checkpoints import make_checkpoint
 from naive import OpenTiny
 from paged_rows import one_by_one, paged_threads, rows_of, scheduler, texts
 
-from cai.engines.continuous import ContinuousBatches, Counters, Features, Shape
+from cai.engines.continuous import ContinuousBatches
+from cai.engines.continuous_shape import Counters, Features, Shape
 from cai.engines.rows import Row
 from cai.errors import EngineError
 
@@ -89,7 +90,8 @@ def test_a_program_that_forgets_to_close_it_ends_all_the_same(tmp_path: Path) ->
     program = f"""
 from cai.engines.base import SamplingParams
 from cai.engines.paged import PagedScheduler
-from cai.engines.continuous import ContinuousBatches, Counters, Features, Shape
+from cai.engines.continuous import ContinuousBatches
+from cai.engines.continuous_shape import Counters, Features, Shape
 from cai.engines.rows import Row
 from cai.models.loading import load_model
 from cai.models.spec import ModelSpec
