@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.lab_work import (
+    ALL,
     FeedbackOption,
     JSONOption,
     OutputOption,
@@ -16,6 +17,7 @@ from cai.cli.lab_work import (
     PolicyOption,
     SeedsOption,
     TableOption,
+    chosen,
     command_of,
     follow,
     print_expected,
@@ -27,8 +29,6 @@ from cai.cli.lab_work import (
 
 if TYPE_CHECKING:
     from cai.lab.comparison.rounds import Comparison
-
-ALL = "all"
 
 
 def compare(
@@ -62,8 +62,8 @@ def compare(
     """
     comparison = _comparison(output, methods, seeds, items, per_behaviour, policy, feedback)
     page = results or output / "COMPARISON.md"
-    chosen = [] if methods == ALL else [f"--methods {methods}"]
-    command = command_of("compare", items, per_behaviour, seeds, chosen, policy, feedback)
+    narrowed = [] if methods == ALL else [f"--methods {methods}"]
+    command = command_of("compare", items, per_behaviour, seeds, narrowed, policy, feedback)
     if plan:
         _print_plan(comparison, json=json)
         return
@@ -93,13 +93,9 @@ def _comparison(
     from cai.lab.comparison.setup import ContestSetup
     from cai.lab.study.recipes import Size
 
-    names = [method.id for method in METHODS] if methods == ALL else [name.strip() for name in methods.split(",")]
-    try:
-        chosen = chosen_methods(names)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--methods") from None
+    wanted = chosen(methods, (method.id for method in METHODS), chosen_methods, "--methods")
     numbers, setup = seed_numbers(seeds), ContestSetup(study=setup_of(policy, feedback))
-    return Comparison(output, chosen, numbers, Size(items, per_behaviour), setup, setup.fingerprint)
+    return Comparison(output, wanted, numbers, Size(items, per_behaviour), setup, setup.fingerprint)
 
 
 def _print_plan(comparison: Comparison, *, json: bool) -> None:

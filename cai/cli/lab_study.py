@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.lab_work import (
+    ALL,
     FeedbackOption,
     JSONOption,
     OutputOption,
@@ -16,6 +17,7 @@ from cai.cli.lab_work import (
     PolicyOption,
     SeedsOption,
     TableOption,
+    chosen,
     command_of,
     follow,
     print_expected,
@@ -27,8 +29,6 @@ from cai.cli.lab_work import (
 
 if TYPE_CHECKING:
     from cai.lab.study.grid import Grid
-
-ALL = "all"
 
 
 def study(
@@ -62,8 +62,8 @@ def study(
     """
     grid = _grid(output, questions, seeds, items, per_behaviour, policy, feedback)
     page = results or output / "RESULTS.md"
-    chosen = [] if questions == ALL else [f"--questions {questions}"]
-    command = command_of("study", items, per_behaviour, seeds, chosen, policy, feedback)
+    narrowed = [] if questions == ALL else [f"--questions {questions}"]
+    command = command_of("study", items, per_behaviour, seeds, narrowed, policy, feedback)
     if plan:
         _print_plan(grid, json=json)
         return
@@ -91,13 +91,9 @@ def _grid(
     from cai.lab.study.grid import Grid
     from cai.lab.study.recipes import QUESTIONS, Size, chosen_questions
 
-    names = [question.id for question in QUESTIONS] if questions == ALL else [name.strip() for name in questions.split(",")]
-    try:
-        chosen = chosen_questions(names)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--questions") from None
+    wanted = chosen(questions, (question.id for question in QUESTIONS), chosen_questions, "--questions")
     numbers, setup = seed_numbers(seeds), setup_of(policy, feedback)
-    return Grid(output, chosen, numbers, Size(items, per_behaviour), setup, setup.fingerprint)
+    return Grid(output, wanted, numbers, Size(items, per_behaviour), setup, setup.fingerprint)
 
 
 def _print_plan(grid: Grid, *, json: bool) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     Work = TypeVar("Work", bound=OfSeed)
 
+Chosen = TypeVar("Chosen")
+
+ALL = "all"
+
 OutputOption: TypeAlias = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where all of it is kept; a second call goes on there.")
 ]
@@ -33,6 +37,18 @@ PlanOption: TypeAlias = Annotated[
 ]
 TableOption: TypeAlias = Annotated[bool, typer.Option("--table", help="Only write the page anew, of what is done.")]
 JSONOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Progress, or the plan, as JSON.")]
+
+
+def chosen(named: str, every: Iterable[str], choose: Callable[[list[str]], Chosen], option: str) -> Chosen:
+    """What is named, by commas, or `every`.
+
+    Raises:
+        typer.BadParameter: If there is none of that name.
+    """
+    try:
+        return choose(list(every) if named == ALL else [name.strip() for name in named.split(",")])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def seed_numbers(seeds: str) -> tuple[int, ...]:

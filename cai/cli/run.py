@@ -60,7 +60,9 @@ def run(
 ) -> None:
     """All of it: principles and prompts in; data sets, a trained model, before/after and a report out. Resumes by itself."""
     until = Stage.EVALUATE if shard is None else Stage.LABEL
-    (foresee if plan else perform)(read(config, _with(settings, allow_weak_labels)), until=until, json=json, shard=shard)
+    (foresee if plan else perform)(
+        read(config, _with(settings, allow_weak_labels=allow_weak_labels)), until=until, json=json, shard=shard
+    )
 
 
 def generate(
@@ -80,10 +82,12 @@ def label(
     json: AsJson = False,
 ) -> None:
     """Label pairs by AI feedback (what comes before is done first, or reused)."""
-    (foresee if plan else perform)(read(config, _with(settings, allow_weak_labels)), until=Stage.LABEL, json=json, shard=shard)
+    (foresee if plan else perform)(
+        read(config, _with(settings, allow_weak_labels=allow_weak_labels)), until=Stage.LABEL, json=json, shard=shard
+    )
 
 
-def _with(settings: list[str] | None, allow_weak_labels: bool) -> list[str]:  # noqa: FBT001 - a flag
+def _with(settings: list[str] | None, *, allow_weak_labels: bool) -> list[str]:
     return [*(settings or []), *(["labels.allow_weak_labels=true"] if allow_weak_labels else [])]
 
 

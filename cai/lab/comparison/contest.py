@@ -69,14 +69,15 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A trained model and what the way to it took; see `EntryResult`."""
+    """A trained model and what the way to it took; see `EntryResult`. `model`: None where `failure` says why."""
 
-    model: Path
+    model: Path | None
     passes: Passes
     prompts: int
     rows: int
     steps: int
     lost: Mapping[str, int]
+    failure: str = ""
 
 
 class Contest:
@@ -106,7 +107,6 @@ class Contest:
             folder: Its models come here; what lies there is deleted.
 
         Raises:
-            NothingToTrainOnError: If no pair or row was left.
             TrainingError: If a training failed.
         """
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,6 +120,8 @@ class Contest:
             case "sl_cai_rloo":
                 share = None if budget is None else setup.first_share * budget
                 first = self._offline("sl_cai", pool, seed, share, folder)
+                if first.model is None:
+                    return first
                 rest = None if budget is None else budget - first.passes.cost
                 start = ModelSpec(name=str(first.model))
                 then = self._online(setup.rloo, start, pool, seed, rest, folder / "rloo")
@@ -137,7 +139,10 @@ class Contest:
             passes = spent()
         start, rows, steps = self._setup.study.plain, 0, 0
         for stage in _stages(method):
-            course = self._course(stage, start, gathered, seed, folder)
+            try:
+                course = self._course(stage, start, gathered, seed, folder)
+            except NothingToTrainOnError as error:
+                return Outcome(None, passes, gathered.prompts, rows, steps, gathered.lost, error.problem)
             output = folder / stage
             run_course(course, output, resume=False, on_event=tell_training(stage, self._tell))
             passes += _course_passes(course)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cai.errors import CaiError
-from cai.lab.comparison.compute import Passes
-from cai.lab.comparison.contest import Contest, Outcome
+from cai.lab.comparison.contest import Contest
 from cai.lab.comparison.entries import Entry, EntryResult, read_entry, write_entry
 from cai.lab.comparison.methods import REFERENCE, Method
 from cai.lab.comparison.setup import ContestSetup
 from cai.lab.series import Failed, Planned, planned, work_through
-from cai.lab.study.bench import Bench, NothingToTrainOnError
+from cai.lab.study.bench import Bench
 from cai.lab.study.cells import Answered, Divergence, Made
 from cai.lab.study.recipes import PRINCIPLES, Size
 from cai.lab.study.setup import DIVERGENCE_EVERY
@@ -87,38 +87,30 @@ def work(comparison: Comparison, made: Made, on_end: Callable[[], None], tell: T
     size, study = comparison.size, comparison.setup.study
     constitution = load_constitution(["shipped"]).select(PRINCIPLES)
     contest = Contest(comparison.setup, constitution, items=size.items, tell=tell)
-    bench = Bench(comparison.folder, study, items=size.items, per_behaviour=size.per_behaviour, tell=tell)
+    with Bench(comparison.folder, study, items=size.items, per_behaviour=size.per_behaviour, tell=tell) as bench:
 
-    def do(entry: Entry) -> None:
-        result = _done(comparison, contest, bench, entry, made)
-        write_entry(comparison.folder, entry.key(size, comparison.fingerprint), result)
+        def do(entry: Entry) -> None:
+            result = _done(comparison, contest, bench, entry, made)
+            write_entry(comparison.folder, entry.key(size, comparison.fingerprint), result)
 
-    try:
-        failed = work_through(waiting, do, on_end)
-        bench.forget_models()
-    finally:
-        bench.close()
-    return failed
+        return work_through(waiting, do, on_end)
 
 
 def _done(comparison: Comparison, contest: Contest, bench: Bench, entry: Entry, made: Made) -> EntryResult:
     budget = _budget(comparison, entry)
     folder = comparison.folder / "models" / entry.key(comparison.size, comparison.fingerprint)
     began_s, cpu_s = time.monotonic(), time.process_time()
-    outcome: Outcome | None = None
-    failure = ""
-    try:
-        outcome = contest.carry_out(entry.method, entry.seed, budget, folder)
-    except NothingToTrainOnError as error:
-        failure = error.problem
+    outcome = contest.carry_out(entry.method, entry.seed, budget, folder)
     took_s, took_cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
     answers: Sequence[Answered] = ()
     divergences: Sequence[Divergence] = ()
-    lost: dict[str, int] = {}
-    if outcome is not None:
+    lost = Counter(outcome.lost)
+    if outcome.model is not None:
         answers = bench.answers(outcome.model, entry.seed)
         divergences = bench.divergences(outcome.model, entry.seed)
-        lost = _lost(outcome.lost, len(bench.suite(entry.seed).trials), len(answers), len(divergences))
+        trials = len(bench.suite(entry.seed).trials)
+        lost["answer: one of the two models gave none"] = trials - len(answers)
+        lost["distance: no sample, or an empty one"] = len(range(0, trials, DIVERGENCE_EVERY)) - len(divergences)
     bench.release()
     shutil.rmtree(folder, ignore_errors=True)
     return EntryResult(
@@ -128,14 +120,14 @@ def _done(comparison: Comparison, contest: Contest, bench: Bench, entry: Entry, 
         per_behaviour=comparison.size.per_behaviour,
         setup=comparison.fingerprint,
         budget=budget,
-        passes=outcome.passes if outcome else Passes(),
-        prompts=outcome.prompts if outcome else 0,
-        rows=outcome.rows if outcome else 0,
-        steps=outcome.steps if outcome else 0,
+        passes=outcome.passes,
+        prompts=outcome.prompts,
+        rows=outcome.rows,
+        steps=outcome.steps,
         answers=tuple(answers),
         divergences=tuple(divergences),
-        lost=lost,
-        failure=failure,
+        lost=dict(+lost),
+        failure=outcome.failure,
         seconds=took_s,
         cpu_seconds=took_cpu_s,
         made=made.model_copy(update={"at": datetime.now(UTC).isoformat(timespec="seconds")}),
@@ -152,12 +144,3 @@ def _budget(comparison: Comparison, entry: Entry) -> float | None:
             "see why it failed, or leave the seed out",
         )
     return reference.passes.cost
-
-
-def _lost(before: Mapping[str, int], trials: int, answers: int, divergences: int) -> dict[str, int]:
-    """Rows that came to nothing on the way and in the trial, by reason; without those of which there were none."""
-    after = {
-        "answer: one of the two models gave none": trials - answers,
-        "distance: no sample, or an empty one": len(range(0, trials, DIVERGENCE_EVERY)) - divergences,
-    }
-    return {reason: count for reason, count in {**before, **after}.items() if count}

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
 from cai.data.rows import sft_records
 from cai.engines.base import Engine, RequestFailure
@@ -43,7 +44,7 @@ class NothingToTrainOnError(CaiError):
 
 
 class Bench:
-    """One study folder at work.
+    """One study folder at work; use it in a `with` block, or `close` it.
 
     Args:
         folder: Calls, models and caches lie there. Locked while it is open.
@@ -65,6 +66,16 @@ class Bench:
         self._used = Usage()
         self.trained_tokens = 0
         """In all forward passes of training so far."""
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Where all went well, trained models are deleted: what they answered is kept."""
+        if error is None:
+            self.release()
+            shutil.rmtree(self.folder / "models", ignore_errors=True)
+        self.close()
 
     def close(self) -> None:
         self._run.close()
@@ -207,11 +218,6 @@ class Bench:
         self._engines.clear()
         self._run.calls.flush()
         return_free_memory()
-
-    def forget_models(self) -> None:
-        """Delete all trained models: what they answered is kept."""
-        self.release()
-        shutil.rmtree(self.folder / "models", ignore_errors=True)
 
     def _supervised(self, recipe: Recipe, seed: int) -> Path:
         """Shared by all recipes with the same chains."""

@@ -79,17 +79,12 @@ def work(grid: Grid, made: Made, on_end: Callable[[], None], tell: Tell) -> list
     waiting = [cell for cell in grid.cells if grid.result(cell) is None]
     if not waiting:
         return []
-    bench = Bench(grid.folder, grid.setup, items=grid.size.items, per_behaviour=grid.size.per_behaviour, tell=tell)
+    with Bench(grid.folder, grid.setup, items=grid.size.items, per_behaviour=grid.size.per_behaviour, tell=tell) as bench:
 
-    def do(cell: Cell) -> None:
-        write_cell(grid.folder, cell.key(grid.size, grid.fingerprint), _done(bench, grid, cell, made))
+        def do(cell: Cell) -> None:
+            write_cell(grid.folder, cell.key(grid.size, grid.fingerprint), _done(bench, grid, cell, made))
 
-    try:
-        failed = work_through(waiting, do, on_end)
-        bench.forget_models()
-    finally:
-        bench.close()
-    return failed
+        return work_through(waiting, do, on_end)
 
 
 def _done(bench: Bench, grid: Grid, cell: Cell, made: Made) -> CellResult:

@@ -22,7 +22,6 @@ from cai.lab.comparison.entries import Entry
 from cai.lab.comparison.methods import METHODS, MethodId, chosen_methods
 from cai.lab.comparison.rounds import Comparison, work
 from cai.lab.comparison.setup import ContestSetup
-from cai.lab.study.bench import NothingToTrainOnError
 from cai.lab.study.cells import Made
 from cai.lab.study.recipes import POINTWISE, PRINCIPLES, Size
 from cai.lab.study.setup import Setup
@@ -85,6 +84,7 @@ def test_every_method_spends_its_budget_and_hardly_more(
     contest = Contest(small_setup(model), constitution, items=12)
     budget = contest.carry_out("dpo", 0, None, tmp_path / "dpo").passes.cost
     outcome = contest.carry_out(method, 0, budget, tmp_path / method)
+    assert outcome.model is not None
     assert (outcome.model / "model.safetensors").exists()
     # A prompt, or a step of an online method, is the least that can be added.
     least = outcome.passes.cost / (outcome.steps if "online" in method or "rloo" in method else outcome.prompts)
@@ -144,10 +144,12 @@ def test_the_best_draft_is_the_one_with_the_largest_margin(model: Path, constitu
         assert (found[item.uid] in best) if item.uid in found else all(map(math.isnan, margins))
 
 
-def test_nothing_to_train_on_is_told_apart_from_a_training_that_fails(model: Path, tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_an_outcome_with_its_price(model: Path, tmp_path: Path) -> None:
     nobody = load_constitution(["shipped"]).select(("courtesy-without-flattery",))
-    with pytest.raises(NothingToTrainOnError, match="there is no pair to train on"):
-        Contest(small_setup(model), nobody, items=1).carry_out("dpo", 0, None, tmp_path)
+    outcome = Contest(small_setup(model), nobody, items=1).carry_out("dpo", 0, None, tmp_path)
+    assert outcome.model is None
+    assert outcome.failure.startswith("there is no pair to train on")
+    assert outcome.passes.drawn > 0  # it was paid for all the same
 
 
 def test_where_dpo_comes_to_no_model_the_others_fail_visibly_and_are_tried_again(model: Path, tmp_path: Path) -> None:
@@ -160,6 +162,7 @@ def test_where_dpo_comes_to_no_model_the_others_fail_visibly_and_are_tried_again
     assert "there is no budget" in failed.problem
     (result,) = made.results()
     assert result.failure.startswith("there is no pair to train on")
+    assert sum(result.lost.values()) == 4, "each prompt that came to nothing is counted"
     assert len(work(made, MADE, lambda: None, lambda *_: None)) == 1
 
 
