@@ -144,6 +144,7 @@ class Contest:
             except NothingToTrainOnError as error:
                 return Outcome(None, passes, gathered.prompts, rows, steps, gathered.lost, error.problem)
             output = folder / stage
+            gathered.lost[f"{stage}: a row that cannot be trained on"] += len(course.dropped)
             run_course(course, output, resume=False, on_event=tell_training(stage, self._tell))
             passes += _course_passes(course)
             rows, steps = len(course.rows) + len(course.anchors), steps + len(course.plan)
@@ -190,8 +191,10 @@ class Contest:
                 return feedback if judge == "feedback" else plain
 
             labels = labels_of(records, self._constitution, POINTWISE, engine, seed, self._tell)
-            gathered.pairs += decided_pairs(labels)
-            gathered.lost["label: the judge gave no answer"] += sum(label.failed for _, label in labels)
+            decided, failed = decided_pairs(labels), sum(label.failed for _, label in labels)
+            gathered.pairs += decided
+            gathered.lost["label: the judge gave no answer"] += failed
+            gathered.lost["label: undecided"] += len(labels) - len(decided) - failed
 
     def _training_cost(self, method: MethodId, gathered: Gathered, seed: int) -> float:
         """Of all stages on the data so far, without doing them."""
@@ -237,7 +240,11 @@ class Contest:
 
             on_event = tell_training(settings.algorithm, self._tell)
             result = train_rl(course, output, resume=False, on_event=on_event, until=until)
-        lost = {"reply: not drawn": result.failed_draws, "reply: no reward": result.failed_rewards}
+        lost = {
+            "prompt: too long": len(result.dropped),
+            "reply: not drawn": result.failed_draws,
+            "reply: no reward": result.failed_rewards,
+        }
         prompts = min(len(course.items), result.steps * settings.prompts_per_step)
         return Outcome(output, passes, prompts, result.replies, result.steps, lost)
 
@@ -262,7 +269,10 @@ class Contest:
             return_free_memory()
 
     def _engine(self, spec: ModelSpec) -> LocalEngine:
-        return self._engines.setdefault(str(spec), LocalEngine(open_model(spec)))
+        key = str(spec)
+        if key not in self._engines:
+            self._engines[key] = LocalEngine(open_model(spec))
+        return self._engines[key]
 
 
 def _stages(method: MethodId) -> tuple[str, ...]:
