@@ -13,6 +13,7 @@ import distributed_training
 import pytest
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
+from training_runs import metrics_of
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +35,6 @@ def in_processes(world: int, kind: str, model: Path, folder: Path) -> list[dict[
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
-
-
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def references(folder: Path) -> list[str]:
@@ -63,8 +60,8 @@ def test_two_processes_train_as_one(model: Path, tmp_path: Path) -> None:
         assert first[name] == second[name], "forward passes are equal in number, and all know the same result"
         assert first[name]["passes"] < alone[name]["passes"] or name == "single"
         assert references(one) == references(two), "bit for bit: passes are the same, whoever makes them"
-        assert len(lines(one)) == len(lines(two)) > 0
-        for line, other in zip(lines(one), lines(two), strict=True):
+        assert len(metrics_of(one)) == len(metrics_of(two)) > 0
+        for line, other in zip(metrics_of(one), metrics_of(two), strict=True):
             assert line == pytest.approx(other, rel=2e-4, abs=2e-5)
         assert_same_weights(model, one, two)
 
@@ -84,6 +81,6 @@ def test_sharded_weights_are_trained_as_whole_ones(tied: bool, tmp_path: Path) -
         assert found["plain_head"], "no logits of every position"
         assert found["passes"] < alone[name][name]["passes"]
         assert references(one) == references(two)
-        for line, other in zip(lines(one), found["lines"], strict=True):
+        for line, other in zip(metrics_of(one), found["lines"], strict=True):
             assert line == pytest.approx(other, rel=2e-4, abs=2e-5)
         assert_same_weights(model, one, two)

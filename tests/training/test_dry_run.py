@@ -34,11 +34,6 @@ from cai.training.shown_batch import shown_row
 from cai.training.skeleton import Skeleton
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
 def test_no_weight_is_read_and_nothing_is_written(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_model: LoadedModel) -> Any:
         raise AssertionError("weights were asked for")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin, ParallelismConfig
-from checkpoints import make_checkpoint
 from safetensors.torch import load_file
 from training_runs import DPO, SFT, make_pairs, make_replies, spec_of
 from transformers import TrainerCallback
@@ -21,11 +20,6 @@ from cai.training.dpo import train_dpo
 from cai.training.sft import train_sft
 from cai.training.sharding import refuse_unsupported
 from cai.training.trackers import PACKAGES, refuse_missing_trackers
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
 
 
 class Logs(TrainerCallback):

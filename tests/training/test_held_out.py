@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
-from training_runs import DPO, SFT, make_pairs, make_replies, spec_of
+from training_runs import DPO, SFT, Interrupted, interrupted_at, make_pairs, make_replies, metrics_of, spec_of
 
 from cai.errors import TrainingError
 from cai.statistics import wilson_interval
@@ -35,14 +33,8 @@ from constitution.messages import assistant, user
 HELD = DPO.model_copy(update={"holdout_share": 0.4, "epochs": 3})
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
 def eval_lines(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "eval/loss" in line]
+    return [line for line in metrics_of(folder) if "eval/loss" in line]
 
 
 def test_about_the_share_asked_for_is_held_out_and_more_of_it_takes_none_back() -> None:
@@ -233,12 +225,8 @@ def test_a_run_interrupted_before_it_stops_ends_as_if_it_had_not_been(after: int
     settings = OVERDONE.model_copy(update={"save_every_steps": 1})
     straight = train_dpo(spec_of(llama), make_pairs(12), [], settings, tmp_path / "straight")
 
-    def interrupt(event: TrainingEvent) -> None:
-        if event.phase == "train" and event.step == after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_dpo(spec_of(llama), make_pairs(12), [], settings, tmp_path / "killed", on_event=interrupt)
+    with pytest.raises(Interrupted):
+        train_dpo(spec_of(llama), make_pairs(12), [], settings, tmp_path / "killed", on_event=interrupted_at("train", after))
     resumed = train_dpo(spec_of(llama), make_pairs(12), [], settings, tmp_path / "killed")
     assert 0 < resumed.resumed_from_step < after < straight.steps
     assert (resumed.steps, resumed.kept_step) == (straight.steps, straight.kept_step)

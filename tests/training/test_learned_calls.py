@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from checkpoints import make_tool_checkpoint
-from training_runs import DPO, SFT, spec_of
+from training_runs import DPO, SFT, metrics_of, spec_of
 from transformers import AutoTokenizer
 
 from cai.models.loading import load_tokenizer
@@ -79,7 +79,7 @@ def test_models_learn_from_calls(checkpoint: Path, tmp_path: Path) -> None:
         train_dpo(spec_of(checkpoint), PAIRS, (), DPO, tmp_path / "dpo"),
     ]
     for result in made:
-        lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+        lines = metrics_of(result.folder)
         losses = [each["loss"] for each in lines if "loss" in each]
         assert losses
         assert all(0 < loss < 20 for loss in losses)

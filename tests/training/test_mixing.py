@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import make_checkpoint
 from training_runs import SFT, make_replies, spec_of
 
 from cai.data.filters.held_out_prompts import HeldOutPrompts
@@ -24,11 +23,6 @@ from cai.training.sft import sft_course, train_sft
 from constitution.messages import user
 
 FULL = SFT.model_copy(update={"lora": None})
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
 
 
 def write_helpful(path: Path, count: int = 200) -> Path:

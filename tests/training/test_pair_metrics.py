@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from training_runs import DPO, make_pairs, spec_of
+from training_runs import DPO, make_pairs, metrics_of, spec_of
 
 from cai.training.dpo import train_dpo
 from cai.training.objectives import PreferenceObjective, StepSize
@@ -131,7 +130,7 @@ def test_ld_dpo_gets_its_openings() -> None:
 def test_a_real_model_learns_by_it(settings: dict[str, Any], tmp_path: Path, tiny: Path) -> None:
     values = DPO.model_dump() | {"epochs": 3, "logging_steps": 1, "anchor_weight": 0.0, "learning_rate": 5e-3} | settings
     result = train_dpo(spec_of(tiny), make_pairs(8), [], DPOSettings.model_validate(values), tmp_path / "out")
-    lines = [json.loads(text) for text in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(result.folder)
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
     def epoch(at: int, name: str) -> float:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import DPO, make_chains, make_pairs, spec_of
+from training_runs import DPO, Interrupted, interrupted_at, make_chains, make_pairs, spec_of
 
 from cai.errors import TrainingError
 from cai.training.dpo import dpo_course, train_dpo
 from cai.training.parts import parts_of
-from cai.training.results import Phase, TrainingEvent
 from cai.training.settings import DPOSettings
 
 EVERY_STEP = DPO.model_copy(update={"save_every_steps": 1, "tokens_per_forward": 200})
@@ -24,26 +21,9 @@ CHAIN_IN_PARTS = 50
 """Tokens of a pass that no chain of `make_chains` fits in."""
 
 
-class Interrupted(Exception):
-    pass
-
-
-def interrupt(phase: Phase, step: int) -> Callable[[TrainingEvent], None]:
-    def on_event(event: TrainingEvent) -> None:
-        if (event.phase, event.step) == (phase, step):
-            raise Interrupted
-
-    return on_event
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
 def stop_after_two_steps(model: Path, folder: Path, settings: DPOSettings) -> None:
     with pytest.raises(Interrupted):
-        train_dpo(spec_of(model), make_pairs(12), [], settings, folder, on_event=interrupt("train", 2))
+        train_dpo(spec_of(model), make_pairs(12), [], settings, folder, on_event=interrupted_at("train", 2))
     shutil.rmtree(folder / "reference")
 
 
@@ -72,7 +52,7 @@ def test_a_trained_adapter_is_switched_off_to_compute_a_lost_reference(llama: Pa
 def test_an_interrupted_pass_goes_on_to_the_same_numbers(llama: Path, tmp_path: Path) -> None:
     straight = train_dpo(spec_of(llama), make_pairs(12), [], EVERY_STEP, tmp_path / "straight")
     with pytest.raises(Interrupted):
-        train_dpo(spec_of(llama), make_pairs(12), [], EVERY_STEP, tmp_path / "out", on_event=interrupt("reference", 2))
+        train_dpo(spec_of(llama), make_pairs(12), [], EVERY_STEP, tmp_path / "out", on_event=interrupted_at("reference", 2))
     (torn,) = (tmp_path / "out" / "reference").glob("*.jsonl")
     with torn.open("a") as file:
         file.write('["half a li')

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import DPO, make_chains, make_pairs, make_replies, spec_of
+from training_runs import DPO, Interrupted, interrupted_at, make_chains, make_pairs, make_replies, metrics_of, spec_of
 
 from cai.training.dpo import dpo_course, train_dpo
 from cai.training.kl_sample import DRAWN_REPLIES, SampledReply, sample_replies
@@ -21,20 +18,14 @@ from cai.training.logps import ReplyScorer
 from cai.training.packing import TokenGroup
 from cai.training.policy import load_policy
 from cai.training.reference_kl import KEPT_BYTES, KL, ReferenceKL, positions_a_reply
-from cai.training.results import TrainingEvent
+from cai.training.results import Phase
 
 SIMPO = {"loss": "simpo", "beta": 2.0, "target_margin": 0.5}
 STRONG = DPO.model_copy(update={"epochs": 2, "learning_rate": 5e-3})
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
 def told(folder: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line[KL] for line in lines if KL in line}
+    return {int(line["step"]): line[KL] for line in metrics_of(folder) if KL in line}
 
 
 def naive_kl(policy: Path, reference: Path, sample: tuple[SampledReply, ...]) -> float:
@@ -87,24 +78,16 @@ def test_all_positions_of_a_few_short_replies_are_the_mean_over_their_tokens(lla
 @pytest.mark.parametrize(
     ("phase", "lora"), [("train", DPO.lora), ("train", None), ("reference", None)], ids=["lora", "full", "full-at-opening"]
 )
-def test_killed_and_resumed_tells_what_a_straight_run_tells(lora: Any, phase: str, llama: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_tells_what_a_straight_run_tells(lora: Any, phase: Phase, llama: Path, tmp_path: Path) -> None:
     settings = STRONG.model_copy(update={"lora": lora, "save_every_steps": 1, "tokens_per_forward": 150})
     straight = train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
-        train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed", on_event=interrupt(phase))
+    with pytest.raises(Interrupted):
+        train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed", on_event=interrupted_at(phase, 3))
     resumed = train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed")
     assert (resumed.resumed_from_step > 0) == (phase == "train")
     for name in ("metrics.jsonl", "model.safetensors", *kept_names(straight.folder)):
         assert (resumed.folder / name).read_bytes() == (straight.folder / name).read_bytes()
     assert resumed.warnings == straight.warnings
-
-
-def interrupt(phase: str) -> Callable[[TrainingEvent], None]:
-    def on_event(event: TrainingEvent) -> None:
-        if event.phase == phase and event.step == 3:
-            raise KeyboardInterrupt
-
-    return on_event
 
 
 def kept_names(folder: Path) -> list[str]:
@@ -117,8 +100,8 @@ def test_a_moved_policy_is_never_compared_with_itself(lora: Any, llama: Path, tm
     """The file is lost in mid-training: with an adapter it is made anew, else nothing is told and the result says why."""
     settings = STRONG.model_copy(update={"lora": lora, "save_every_steps": 1})
     straight = train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
-        train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed", on_event=interrupt("train"))
+    with pytest.raises(Interrupted):
+        train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed", on_event=interrupted_at("train", 3))
     (tmp_path / "killed" / kept_names(tmp_path / "killed")[0]).write_bytes(b"torn")
     resumed = train_dpo(spec_of(llama), make_pairs(9), [], settings, tmp_path / "killed")
     assert resumed.resumed_from_step > 0

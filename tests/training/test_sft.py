@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import SFT, make_replies, spec_of
+from training_runs import SFT, make_replies, metrics_of, spec_of
 from transformers import AutoModelForCausalLM
 
 from cai.errors import TrainingError
@@ -20,22 +19,12 @@ from cai.records import SFTRecord
 from cai.training.logps import ReplyScorer
 from cai.training.objectives import StepSize, SupervisedObjective
 from cai.training.packing import PackedBatch, micro_batches, pack
-from cai.training.results import TrainingResult
 from cai.training.rows import encode_replies
 from cai.training.settings import SFTSettings
 from cai.training.sft import sft_course, train_sft
 from constitution.messages import assistant, system, user
 
 FULL = SFT.model_copy(update={"lora": None})
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
-def metrics(result: TrainingResult) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def conversation() -> SFTRecord:
@@ -93,7 +82,7 @@ def test_replies_are_learned(llama: Path, tmp_path: Path) -> None:
     rows = make_replies(8)
     settings = SFT.model_copy(update={"epochs": 8, "learning_rate": 1e-2})
     result = train_sft(spec_of(llama), rows, settings, tmp_path / "out")
-    lines = metrics(result)
+    lines = metrics_of(result.folder)
     assert lines[-1]["nll/replies"] < 0.6 * lines[0]["nll/replies"]
     assert mean_nll(result.folder, rows) < mean_nll(llama, rows) - 1
     assert result.adapter is not None
@@ -107,7 +96,7 @@ def test_small_passes_train_as_one_large_pass(llama: Path, tmp_path: Path) -> No
         train_sft(spec_of(llama), rows, FULL.model_copy(update={"tokens_per_forward": tokens}), tmp_path / str(tokens))
         for tokens in (1, 100_000)
     ]
-    for small, large in zip(*map(metrics, results), strict=True):
+    for small, large in zip(*(metrics_of(each.folder) for each in results), strict=True):
         for name in ("loss", "nll/replies", "grad_norm"):
             assert small[name] == pytest.approx(large[name], rel=1e-3), name
 
@@ -198,7 +187,7 @@ def test_all_rounds_train_as_separate_rows_would(llama: Path, tmp_path: Path) ->
         )
         for tokens in (1, 100_000)
     ]
-    for small, large in zip(*map(metrics, results), strict=True):
+    for small, large in zip(*(metrics_of(each.folder) for each in results), strict=True):
         for name in ("loss", "nll/replies", "grad_norm"):
             assert small[name] == pytest.approx(large[name], rel=1e-4), name
     assert [row.uid for row in results[0].dropped] == []

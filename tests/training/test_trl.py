@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import DPO, LORA, make_chains, make_pairs, spec_of
+from training_runs import DPO, LORA, make_chains, make_pairs, metrics_of, spec_of
 
 from cai.models.loading import load_tokenizer
 from cai.records import PreferenceRecord
@@ -132,7 +131,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, theirs: Theirs) -> None:
-    lines = [json.loads(line) for line in (ours.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(ours.folder)
     assert len(lines) == len(theirs[0]) == ours.steps
     assert lines[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert lines[-1]["rewards/margins"] > 0.05, "nothing was learned: the comparison would say little"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import make_chains, make_pairs, spec_of
+from training_runs import make_chains, make_pairs, metrics_of, spec_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cai.records import PreferenceRecord
@@ -119,7 +118,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, theirs: Theirs) -> None:
-    lines = [json.loads(line) for line in (ours.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(ours.folder)
     assert len(lines) == len(theirs[0]) == ours.steps
     assert abs(lines[-1]["rewards/margins"] - lines[0]["rewards/margins"]) > 0.5, "nothing was learned: it would say little"
     for line, their_line in zip(lines, theirs[0], strict=True):

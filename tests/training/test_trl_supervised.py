@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
-from training_runs import SFT, make_replies, spec_of
+from training_runs import SFT, make_replies, metrics_of, spec_of
 
 from cai.records import SFTRecord
 from cai.training.sft import sft_course, train_sft
@@ -87,7 +86,7 @@ def test_losses_gradients_and_weights_go_the_same_way(tmp_path: Path) -> None:
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
     trainer.train()
-    lines = [json.loads(line) for line in (ours.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(ours.folder)
     theirs = [line for line in trainer.state.log_history if "loss" in line]
     assert len(lines) == len(theirs) == 3
     for line, their_line in zip(lines, theirs, strict=True):

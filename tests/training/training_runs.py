@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 from cai.models.spec import ModelSpec
 from cai.records import PreferenceRecord, SFTRecord
+from cai.training.results import Phase, TrainingEvent
 from cai.training.settings import DPOSettings, LoraSettings, SFTSettings
 from constitution.messages import user
 
@@ -50,6 +53,25 @@ def make_replies(count: int) -> list[SFTRecord]:
         SFTRecord(uid=f"kept-{i}", messages=(user(f"Say {i}." + " Now." * (i % 3)),), reply=f"{i}. Here you are.")
         for i in range(count)
     ]
+
+
+def metrics_of(folder: Path) -> list[dict[str, float]]:
+    """All lines that a training has logged."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class Interrupted(KeyboardInterrupt):
+    """As by Ctrl-C."""
+
+
+def interrupted_at(phase: Phase, step: int) -> Callable[[TrainingEvent], None]:
+    """An `on_event` that interrupts a training when it tells of this step."""
+
+    def on_event(event: TrainingEvent) -> None:
+        if (event.phase, event.step) == (phase, step):
+            raise Interrupted
+
+    return on_event
 
 
 def spec_of(folder: Path, architecture: str = "llama") -> ModelSpec:
