@@ -186,6 +186,10 @@ def _limits(facts: DatasetFacts) -> Iterator[str]:
     actions = {each.rule: each.action for each in facts.filters}
     if actions.get("near_duplicate", "off") == "off":
         yield "Rows that are nearly alike were not sought out."
+    if actions.get("boilerplate", "off") == "off":
+        yield "Openings and sentences that many replies share were not sought out."
+    if actions.get("leakage", "off") == "off":
+        yield "Rows were not compared with any evaluation set: passages of one may stand in them."
     if actions.get("pii", "off") == "off":
         yield "Rows were not searched for personal data."
     else:

@@ -15,7 +15,14 @@ from cai.data.readable import readable
 from cai.labels import LabelQuality
 from cai.models.spec import ModelSpec
 from cai.records import Outcome, Stage
-from cai.report.labels_in_words import calibration_in_words, human_in_words, quality_in_words, with_interval
+from cai.report.labels_in_words import (
+    calibration_in_words,
+    exam_in_words,
+    human_in_words,
+    principles_in_words,
+    quality_in_words,
+    unknown_judge,
+)
 from cai.report.review_in_words import review_in_words
 from cai.review.figures import review_figures
 from cai.store import RunFolder
@@ -39,7 +46,6 @@ def dataset_facts(folder: RunFolder, *, licence: str | None = None, languages: t
     config, constitution = _mapping(manifest.get("config")), _mapping(manifest.get("constitution"))
     labelled = folder.stage(Stage.LABEL)
     summary = dict(labelled.summary) if labelled else {}
-    weak = summary.get(WEAK_LABELS_KEY)
     name = str(constitution.get("name", ""))
     found = review_figures(folder) if labelled else None
     reviewed = {f"by review: {meaning}": figure for figure, meaning in review_in_words(found)} if found is not None else {}
@@ -59,22 +65,37 @@ def dataset_facts(folder: RunFolder, *, licence: str | None = None, languages: t
         label_quality=dict(_label_quality(summary)) | reviewed,
         filters=tuple(_filters(folder)),
         reviewed=found is not None,
-        warnings=(f"These labels were made although the labeller was found wanting: {_listed(weak)}.",) if weak else (),
+        warnings=tuple(_warnings(summary)),
     )
 
 
-def _label_quality(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What each figure means → the figure; nothing where another version of the program wrote them."""
+def _warnings(summary: Mapping[str, Any]) -> Iterator[str]:
+    if weak := summary.get(WEAK_LABELS_KEY):
+        yield f"These labels were made although the labeller was found wanting: {_listed(weak)}."
+    quality = _quality(summary)
+    if quality is not None:
+        yield from unknown_judge(quality)
+
+
+def _quality(summary: Mapping[str, Any]) -> LabelQuality | None:
+    """The figures; None where another version of the program wrote them."""
     try:
-        quality = LabelQuality.model_validate(summary)
+        return LabelQuality.model_validate(summary)
     except ValidationError:
+        return None
+
+
+def _label_quality(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each figure means → the figure."""
+    if not summary:
         return
-    yield from ((meaning, figure) for figure, meaning in quality_in_words(quality))
-    if quality.exam is not None and quality.exam.right is not None:
-        yield (
-            "of the decided tests of the principles judged as their authors say",
-            with_interval(quality.exam.right),
-        )
+    quality = _quality(summary)
+    if quality is None:
+        yield "the figures", "not told here: another version of the program wrote them; see the report it made"
+        return
+    yield from ((meaning, figure) for figure, meaning in (*quality_in_words(quality), *principles_in_words(quality)))
+    if quality.exam is not None:
+        yield "the labeller's examination", exam_in_words(quality.exam)
     if quality.human is not None:
         lines = (*human_in_words(quality.human), *calibration_in_words(quality.human))
         yield from ((f"against people: {meaning}", figure) for figure, meaning in lines)

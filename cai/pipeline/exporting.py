@@ -19,7 +19,7 @@ from cai.store import RunFolder, write_bytes_atomically
 
 DATASETS = "datasets"
 CARD = "README.md"
-CARD_VERSION = 2
+CARD_VERSION = 3
 """Rises when the card of equal records becomes another text: what an earlier version wrote is then written again."""
 _SUFFIXES: dict[str, tuple[FileSuffix, ...]] = {
     "jsonl": ("jsonl",),

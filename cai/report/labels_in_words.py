@@ -112,6 +112,18 @@ def exam_in_words(exam: ExamResult) -> str:
     )
 
 
+def principles_in_words(quality: LabelQuality) -> Iterator[tuple[str, str]]:
+    """(figure, what it means), for every principle as a judge among the others; the most heard first."""
+    for each in sorted(quality.principles, key=lambda one: -one.pairs):
+        pairs = f"{thousands(each.pairs)} pair{'' if each.pairs == 1 else 's'}"
+        told = f"{each.principle_id} as a judge of {pairs}: mean margin for the answer that all prefer"
+        if each.agreeing is not None:
+            told += f"; agrees with all together in {with_interval(each.agreeing)}, {thousands(each.conflicts)} conflicts"
+        if each.same_slot is not None:
+            told += f"; names the same letter in both orders in {with_interval(each.same_slot)}"
+        yield "–" if each.mean_margin_nats is None else f"{_two_places(each.mean_margin_nats)} nats", told
+
+
 def human_in_words(human: HumanAgreement) -> Iterator[tuple[str, str]]:
     """(figure, what it means) of the comparison with people."""
     if human.agreement is not None:
@@ -181,6 +193,11 @@ def label_warnings(quality: LabelQuality) -> Iterator[str]:
     """What a reader of these labels must know."""
     for reason in quality.weak_labels_allowed:
         yield f"Weak labels were allowed (`allow_weak_labels`): {reason}"
+    yield from unknown_judge(quality)
+
+
+def unknown_judge(quality: LabelQuality) -> Iterator[str]:
+    """That nothing tells how good the labeller is, where that is so: then the stop bar had little to go by."""
     if quality.exam is not None and not quality.exam.tests and quality.human is None:
         yield (
             "Nothing is known of how good this judge is: the principles in use have no `tests:`, and there are no pairs "

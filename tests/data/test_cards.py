@@ -163,6 +163,21 @@ def test_the_card_tells_principles_labels_filters_and_limits_and_warns_in_bold()
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "limit"),
+    [
+        ("leakage", "Rows were not compared with any evaluation set"),
+        ("boilerplate", "Openings and sentences that many replies share were not sought out"),
+        ("near_duplicate", "Rows that are nearly alike were not sought out"),
+        ("pii", "Rows were not searched for personal data"),
+    ],
+)
+def test_what_no_rule_looked_for_is_a_known_limit(rule: str, limit: str) -> None:
+    """Story: a data set that was never held against an evaluation set was silent about it; the rule is off without one."""
+    asked = {each: dataset_card(replace(RICH, filters=(FilterFact(rule, each, 0, 0),))) for each in ("drop", "flag", "off")}
+    assert [limit in asked[each] for each in asked] == [False, False, True]
+
+
 @settings(max_examples=50)
 @given(st.text())
 def test_no_text_of_a_user_breaks_a_table_or_becomes_markup(text: str) -> None:

@@ -22,6 +22,7 @@ from cai.errors import ProblemList
 from cai.labels import LabelQuality
 from cai.labels.stop_bar import WeakLabellerError
 from cai.pipeline import Meter, RunSummary, Session, generating, open_session, plan, read_inputs, run
+from cai.pipeline.describing import dataset_facts
 from cai.pipeline.examining import TRIAL_PAIRS
 from cai.pipeline.generating import label
 from cai.pipeline.merging import merge
@@ -270,3 +271,32 @@ def test_merged_shards_say_the_same_of_their_labeller_as_the_run_of_all_rows(tmp
     assert straight.quality is not None
     assert straight.quality.undecided > 5
     assert merged.ledger[Outcome.PAIR] == straight.ledger[Outcome.PAIR]
+
+
+def test_the_card_tells_every_principle_as_a_judge_and_how_many_tests_the_examination_had(tmp_path: Path) -> None:
+    """Story: the card gave the share of tests judged right and not of how many, and left out the principles as judges."""
+    weak = {"method": "letters", "allow_weak_labels": True}
+    with RunFolder.open(complete(write_run(tmp_path, labels=weak)).folder, read_only=True) as folder:
+        facts = dataset_facts(folder)
+        judged = folder.count_records(RecordKind.PREFERENCE) + folder.count_records(RecordKind.UNDECIDED)
+    (judge,) = (meaning for meaning in facts.label_quality if meaning.startswith("kind as a judge of"))
+    assert judge.startswith(f"kind as a judge of {judged} pairs: mean margin")
+    assert "names the same letter in both orders in" in judge
+    assert facts.label_quality[judge].endswith(" nats")
+    assert "3 of 10 decided tests" in facts.label_quality["the labeller's examination"]
+    assert "20 undecided" in facts.label_quality["the labeller's examination"]
+
+
+def test_the_card_warns_of_a_judge_of_whom_nothing_is_known(tmp_path: Path) -> None:
+    """Story: terminal and report said so, and the card, which is all that goes along with the data, did not."""
+    with RunFolder.open(complete(write_run(tmp_path, tests=False)).folder, read_only=True) as folder:
+        (warning,) = dataset_facts(folder).warnings
+    assert warning.startswith("Nothing is known of how good this judge is")
+
+
+def test_figures_that_another_version_wrote_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    with RunFolder.open(complete(write_run(tmp_path, labels={"allow_weak_labels": True})).folder) as folder:
+        stage = folder.stage(Stage.LABEL)
+        assert stage is not None
+        folder.put_stage(Stage.LABEL, stage.fingerprint, {**stage.summary, "a_figure_of_tomorrow": 1})
+        assert "another version" in dataset_facts(folder).label_quality["the figures"]
