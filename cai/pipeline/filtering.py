@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from cai.config.settings import RunConfig
 from cai.data.filters.boilerplate import BOILERPLATE, learned
 from cai.data.filters.findings import Finding
-from cai.data.filters.leakage import LEAKAGE, OWN_SETS, EvaluationSet, evaluation_set_fingerprints, file_texts
+from cai.data.filters.leakage import LEAKAGE, OWN_SETS, EvaluationSet, evaluation_set_fingerprints, file_set
 from cai.data.filters.preferences import MADE_WORSE, worst
 from cai.data.filters.settings import LAB_SET, FilterRules
 from cai.data.filters.sieve import Sieve, Sifted, is_on, of_rows, reply_of
@@ -45,9 +45,13 @@ def evaluation_sets(rules: FilterRules, held_out: Iterable[Item] = ()) -> list[E
         held_out: The run's own held-out prompts.
 
     Raises:
-        DataError: If a file cannot be read.
+        DataError: If a file cannot be read, or nothing in it could be found.
     """
-    return [EvaluationSet.of(name, _texts(name, held_out)) for name in rules.evaluation_sets] if is_on(rules, LEAKAGE) else []
+    if not is_on(rules, LEAKAGE):
+        return []
+    return [
+        EvaluationSet.of(name, _texts(name, held_out)) if name in OWN_SETS else file_set(name) for name in rules.evaluation_sets
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +132,6 @@ def _entry(record: RevisionRecord, rule: str) -> LedgerEntry:
 
 
 def _texts(name: str, held_out: Iterable[Item]) -> Iterator[str]:
-    if name not in OWN_SETS:
-        yield from file_texts(name)
-        return
     items = held_out
     if name == LAB_SET:
         from cai.lab.suite import LabSuite

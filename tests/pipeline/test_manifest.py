@@ -81,7 +81,7 @@ def test_nothing_that_is_shared_says_whose_machine_it_was(tmp_path: Path) -> Non
     home = tmp_path / "home-of-alice"
     home.mkdir()
     model, prompts = make_checkpoint(home / "model"), write_prompts(home / "prompts.jsonl")
-    (home / "exam.jsonl").write_text('{"prompt": "What is asked in the exam?"}\n')
+    (home / "exam.jsonl").write_text('{"prompt": "What is asked in the exam of this year?"}\n')
     filters = {"evaluation_sets": [str(home / "exam.jsonl")], "cut_short": False, "empty": False, "max_growth": None}
     config = write_config(home, model, prompts, filters=filters)
     with open_session(checked_inputs(read(config, ["engine.max_batch=4"]), None)) as session:

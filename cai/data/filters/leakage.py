@@ -76,15 +76,30 @@ def find_leakage(reply: Reply, sets: Sequence[EvaluationSet]) -> Finding | None:
 
 
 def evaluation_set_problems(names: Sequence[str]) -> list[CaiError]:
-    """What is wrong with the names of evaluation sets: a file that is not there, or of no known format."""
+    """What is wrong with the evaluation sets: a file not there, of no known format, unreadable, or with nothing to find.
+
+    Data sets of the hub are looked into when they are needed.
+    """
     problems: list[CaiError] = []
     for name in names:
         if name not in OWN_SETS:
             try:
-                container_of(name)
+                if container_of(name) != "hub":
+                    _refuse_unsearchable(name, sum(map(_is_searched, file_texts(name))) > 0)  # to the last row
             except DataError as error:
                 problems.append(DataError(f"filters.evaluation_sets: {error.problem}", error.hint))
     return problems
+
+
+def file_set(name: str) -> EvaluationSet:
+    """What is kept of an evaluation file.
+
+    Raises:
+        DataError: As `file_texts`, or if nothing in it could be found again.
+    """
+    found = EvaluationSet.of(name, file_texts(name))
+    _refuse_unsearchable(name, bool(found.passages))
+    return found
 
 
 def evaluation_set_fingerprints(names: Sequence[str]) -> list[str]:
@@ -94,14 +109,30 @@ def evaluation_set_fingerprints(names: Sequence[str]) -> list[str]:
 
 
 def file_texts(name: str) -> Iterator[str]:
-    """Every text of an evaluation file; rows that cannot be read hold none.
+    """Every text of an evaluation file.
 
     Raises:
-        DataError: If the file as a whole cannot be read.
+        DataError: If the file cannot be read, or a row of it: what stands there could be trained on unseen.
     """
     for row in raw_rows(name, container_of(name)):
-        if not isinstance(row, BadRow):
-            yield from _texts(row.values)
+        if isinstance(row, BadRow):
+            raise DataError(
+                f"{row.place}: {row.detail}; what stands in this row of an evaluation set would not be found.",
+                "Mend the row, or take it out.",
+            )
+        yield from _texts(row.values)
+
+
+def _is_searched(text: str) -> bool:
+    return len(words(text)) >= SHORTEST_WORDS
+
+
+def _refuse_unsearchable(name: str, searched: bool) -> None:  # noqa: FBT001 - what was found out
+    if not searched:
+        raise DataError(
+            f"{name}: no text of {SHORTEST_WORDS} words or more, so that nothing of this evaluation set could ever be found.",
+            "Name the file that holds its questions and answers.",
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cai.data.filters.boilerplate import CountMin, learned
 from cai.data.filters.findings import Reply
-from cai.data.filters.leakage import EvaluationSet, evaluation_set_fingerprints, evaluation_set_problems, file_texts
+from cai.data.filters.leakage import EvaluationSet, evaluation_set_fingerprints, evaluation_set_problems, file_set, file_texts
 from cai.data.filters.near_duplicates import MOST_CANDIDATES, MOST_SHINGLES, likeness
 from cai.data.filters.settings import FilterRules
 from cai.data.filters.sieve import Sieve, Sifted, of_rows, sees_whole, sieve_for
@@ -238,7 +238,7 @@ def test_every_text_of_an_evaluation_file_counts_but_system_messages(tmp_path: P
     path = tmp_path / "exam.jsonl"
     messages = [{"role": "system", "content": "be good"}, {"role": "user", "content": "q"}]
     rows: list[object] = [{"messages": messages, "answer": "a", "n": 3}, {"question": {"text": ["x", "y"]}}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [each for each in file_texts(str(path)) if each not in ("user",)] == ["q", "a", "x", "y"]
     before = evaluation_set_fingerprints([str(path), "lab"])
     path.write_text('{"question": "z"}\n')
@@ -251,6 +251,30 @@ def test_a_missing_evaluation_file_is_told() -> None:
     (problem,) = evaluation_set_problems(["held-out", "lab", "nowhere.jsonl"])
     assert isinstance(problem, DataError)
     assert "filters.evaluation_sets" in str(problem)
+
+
+def test_a_row_of_an_evaluation_file_that_cannot_be_read_is_refused_by_its_line(tmp_path: Path) -> None:
+    """Story: such rows were passed over without a word, and what stood in them could be trained on unseen."""
+    path = tmp_path / "exam.jsonl"
+    path.write_text(json.dumps({"question": LEAKED}) + "\n{broken\n")
+    with pytest.raises(DataError, match=r"exam\.jsonl:2: .*would not be found"):
+        file_set(str(path))
+    (problem,) = evaluation_set_problems([str(path)])
+    assert "filters.evaluation_sets: exam.jsonl:2" in str(problem)
+
+
+@pytest.mark.parametrize("content", ["", '{"question": "Who are you?", "answer": 3}\n'])
+def test_an_evaluation_file_in_which_nothing_could_be_found_is_refused(content: str, tmp_path: Path) -> None:
+    """Story: an empty file, or one of ids, was searched for all the same: the rule was on, and could not find anything."""
+    path = tmp_path / "exam.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match="no text of 8 words or more"):
+        file_set(str(path))
+    (problem,) = evaluation_set_problems(["lab", str(path)])
+    assert "filters.evaluation_sets" in str(problem)
+    path.write_text(json.dumps({"question": LEAKED}) + "\n")
+    assert evaluation_set_problems([str(path)]) == []
+    assert file_set(str(path)).find(LEAKED) is not None
 
 
 def test_system_messages_of_a_prompt_are_no_leak() -> None:
