@@ -21,16 +21,17 @@ from typing import Any
 from cai.engines.local import LocalEngine
 from cai.lab.label_table import table
 from cai.lab.probes import draw_probes, shipped_drafts
-from cai.lab.study.bench import Bench
+from cai.lab.study.bench import Bench, NothingToTrainOnError
+from cai.lab.study.cells import Labelled
 from cai.lab.study.recipes import POINTWISE, PRINCIPLES, Labelling, Recipe, labels_by
 from cai.lab.study.setup import Setup
-from cai.lab.study.steps import decided_pairs, labelled, margins_of
+from cai.lab.study.steps import CERTAIN_NATS, decided_pairs, labelled, margins_of
 from cai.lab.suite import as_item
 from cai.lab.world import seeded
 from cai.labels.candidates import Candidate, Candidates
 from cai.labels.debate import with_advocate
 from cai.models.loading import open_model
-from cai.store import MemoisedEngine, RunFolder
+from cai.store import MemoisedEngine, RunFolder, fingerprint, write_bytes_atomically
 from constitution.loading import load_constitution
 
 
@@ -111,17 +112,24 @@ def probe_labels(
         judges = {name: MemoisedEngine(LocalEngine(open_model(spec)), run) for name, spec in models.items()}
         for way in ways:
             labelling = way.recipe.labelling
-            if labelling.settings is None or way.recipe.critique_free:
+            if way.recipe.critique_free:
                 continue
-            asked = groups
-            if labelling.settings.principles == PRINCIPLES:
+            asked, margins = groups, _of_truth(truths, labelling.noise, seed)
+            if labelling.settings is not None and labelling.settings.principles == PRINCIPLES:
                 asked = [replace(each, principles=constitution.principles) for each in groups]
-            (judge,) = with_advocate([judges[labelling.judge]], lambda: judges["plain"], labelling.settings.debate)
-            margins = margins_of(asked, judge, labelling, seed)
+            if labelling.settings is not None:
+                (judge,) = with_advocate([judges[labelling.judge]], lambda: judges["plain"], labelling.settings.debate)
+                margins = margins_of(asked, judge, labelling, seed)
             made = labelled(asked, margins, truths, labelling)
             rows.append({"way": way.name, "probes": [each.model_dump() for each in made]})
             print(f"probes: {way.name}", file=sys.stderr, flush=True)
     return rows
+
+
+def _of_truth(truths: Sequence[int], noise: float, seed: int) -> list[float | None]:
+    """Margins, in nats, of labels by the truth, a share of them turned round."""
+    rng = seeded(f"{seed}/noise")
+    return [CERTAIN_NATS * (-truth if rng.random() < noise else truth) for truth in truths]
 
 
 def study(
@@ -136,34 +144,51 @@ def study(
 ) -> list[dict[str, Any]]:
     """Label, train and answer by every way, with every seed; one row for each, also kept in `OUTPUT/rows.jsonl`.
 
-    Rows that are there already are not made again; a model is deleted when it has answered.
+    Rows that are there already are not made again, unless by other models, settings or recipes; a model is deleted when it has
+    answered. A way that leaves nothing to train on has no answers, and its row says why.
     """
     output.mkdir(parents=True, exist_ok=True)
     path = output / "rows.jsonl"
     rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     size = {"items": items, "per_behaviour": per_behaviour if training else 0}
-    done = {(row["way"], row["seed"]) for row in rows if row["size"] == size}
-    bench = Bench(output, setup or Setup(), items=items, per_behaviour=per_behaviour)
+    setup = setup or Setup()
+    made_with = {way.name: fingerprint([setup.fingerprint, way.recipe.model_dump(mode="json")]) for way in ways}
+
+    def is_current(row: dict[str, Any]) -> bool:
+        return row["size"] == size and row.get("made_with") == made_with.get(row["way"], "")
+
+    done = {(row["way"], row["seed"]) for row in rows if is_current(row)}
+    bench = Bench(output, setup, items=items, per_behaviour=per_behaviour)
     try:
         for way, seed in ((way, seed) for seed in seeds for way in ways if (way.name, seed) not in done):
             began_s = time.monotonic()
             labels = bench.labels(way.recipe, seed)
-            row: dict[str, Any] = {"way": way.name, "seed": seed, "size": size}
+            row: dict[str, Any] = {"way": way.name, "seed": seed, "size": size, "made_with": made_with[way.name]}
             row["labels"] = [label.model_dump() for _, label in labels]
             if training and way.trained:
-                folder = bench.train(way.recipe, seed, decided_pairs(labels), output / "models" / f"{_slug(way.name)}-{seed}")
-                answers = bench.answers(folder, seed)
-                row["answers"] = [[each.uid, each.behaviour, each.before == "bad", each.after == "bad"] for each in answers]
-                row["broken"] = sum(each.after == "broken" for each in answers)
-                shutil.rmtree(folder)
+                row |= _trained(bench, way, seed, labels, output / "models" / f"{_slug(way.name)}-{seed}")
             bench.release()
             rows.append(row)
-            path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+            write_bytes_atomically(path, "".join(json.dumps(each) + "\n" for each in rows).encode())
             told = f"seed {seed}: {way.name}: {len(labels)} pairs, {time.monotonic() - began_s:.0f} s"
-            print(told, file=sys.stderr, flush=True)
+            print(f"{told}; {row['untrained']}" if "untrained" in row else told, file=sys.stderr, flush=True)
     finally:
         bench.close()
-    return [row for row in rows if row["size"] == size]
+    return [row for row in rows if is_current(row)]
+
+
+def _trained(bench: Bench, way: Way, seed: int, labels: Sequence[tuple[Candidates, Labelled]], folder: Path) -> dict[str, Any]:
+    """What a model that is trained on these labels answers, or why there is none."""
+    try:
+        bench.train(way.recipe, seed, decided_pairs(labels), folder)
+    except NothingToTrainOnError as error:
+        return {"untrained": error.problem}
+    answers = bench.answers(folder, seed)
+    shutil.rmtree(folder)
+    return {
+        "answers": [[each.uid, each.behaviour, each.before == "bad", each.after == "bad"] for each in answers],
+        "broken": sum(each.after == "broken" for each in answers),
+    }
 
 
 def _slug(name: str) -> str:

@@ -31,7 +31,8 @@ def table(probes: Iterable[Row], rows: Iterable[Row]) -> str:
 
     - `probes right`: of the probes, those whose good answer is preferred; an undecided one is not. With `ECE` and `Brier`:
       whether the labels are as sure as they are right.
-    - `pairs`: drafts against revisions that trained a model, all seeds; `pairs right`: of those in which the truth prefers one.
+    - `pairs`: drafts against revisions, judged, all seeds; `pairs right`: of those in which the truth prefers one. Undecided
+      ones are not right, and train nothing.
     - `faults`, `controls`: bad answers of the trained models, over the behaviours of a kind; `change`: against the plain model,
       in points.
 
@@ -65,10 +66,12 @@ def _is_right(label: Mapping[str, Any]) -> bool:
 
 def _probes(labels: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
     decided = [label for label in labels if label["margin_nats"]]
+    right = _share(sum(map(_is_right, labels)), len(labels))
+    if not decided:
+        return right, "–", "–"
     p_N = np.array([max(label["p_first"], 1 - label["p_first"]) for label in decided])
     measured = calibration(p_N, np.array([float(_is_right(label)) for label in decided]))
     low, high = measured.ece_interval.low, measured.ece_interval.high
-    right = _share(sum(map(_is_right, labels)), len(labels))
     return right, f"{measured.ece:.2f} [{low:.2f}, {high:.2f}]", f"{measured.brier:.2f}"
 
 
@@ -88,5 +91,7 @@ def _answers(rows: Sequence[Row], kind: str) -> tuple[str, str]:
 
 
 def _share(count: int, total: int) -> str:
+    if not total:
+        return "–"
     interval: Interval = wilson_interval(count, total)
     return f"{count / total:.0%} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
