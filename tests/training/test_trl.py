@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
 from training_runs import DPO, LORA, make_chains, make_pairs, metrics_of, spec_of
+from trl_runs import Theirs, assert_moved_alike, pairs_in_order, their_arguments, train
 
 from cai.models.loading import load_tokenizer
 from cai.records import PreferenceRecord
 from cai.training.dpo import dpo_course, train_dpo
 from cai.training.policy import load_policy
 from cai.training.results import TrainingResult
-from cai.training.rows import PreferenceRow
 from cai.training.settings import DPOSettings
 
 BATCH = 4
@@ -38,9 +38,6 @@ CASES: dict[str, tuple[DPOSettings, Callable[[], list[PreferenceRecord]]]] = {
     "chains": (SETTINGS.model_copy(update={"batch_pairs": 6}), lambda: make_chains(3)),
 }
 """Pairs; pairs with an adapter, the same to begin with; all six pairs of four replies, which TRL gets one by one."""
-
-Theirs: TypeAlias = tuple[list[dict[str, float]], dict[str, torch.Tensor]]
-"""TRL's log lines and trained weights."""
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -74,8 +71,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
     pairs = {pair.uid: pair for pair in sure_pairs(case)}
     course = dpo_course(spec_of(model), pairs.values(), [], settings)
-    rows = [[course.rows[at] for at in step.rows] for step in course.plan]
-    order = [pair.uid for step in rows for row in step if isinstance(row, PreferenceRow) for pair in row.pairs]
+    order = pairs_in_order(course)
 
     def row(uid: str) -> dict[str, str]:
         turns = [{"role": m.role, "content": m.content} for m in pairs[uid].prompt]
@@ -90,26 +86,8 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     batch = settings.batch_pairs
     steps = len(order) // batch
     assert steps == len(course.plan) >= 3
-    arguments = DPOConfig(
-        output_dir=str(tmp_path_factory.mktemp("theirs")),
-        per_device_train_batch_size=batch,
-        num_train_epochs=1,
-        learning_rate=settings.peak_learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup_share * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        beta=settings.beta,
-        optim="adamw_torch",
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        gradient_checkpointing=False,
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        report_to="none",
-    )
+    folder = tmp_path_factory.mktemp("theirs")
+    arguments = DPOConfig(beta=settings.beta, **their_arguments(settings, batch=batch, steps=steps, folder=folder))
     whole = settings.lora is None
     policy: Any = (
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) if whole else load_policy(course.model, settings).model
@@ -125,9 +103,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for uid, tokens in zip(order, trainer.train_dataset, strict=True):
         for reply, ids in ((pairs[uid].chosen, "chosen_ids"), (pairs[uid].rejected, "rejected_ids")):
             assert coder.encode_reply(pairs[uid].prompt, reply) == (tokens["prompt_ids"], tokens[ids])
-    trainer.train()
-    weights = {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
-    return [line for line in trainer.state.log_history if "loss" in line], weights
+    return train(trainer)
 
 
 def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, theirs: Theirs) -> None:
@@ -153,7 +129,4 @@ def test_the_trained_weights_are_the_same(case: str, model: Path, ours: Training
         before = {name.replace(".default", ""): weight for name, weight in start.items()}
         after = load_file(ours.folder / "adapter" / "adapter_model.safetensors")
     found = {name.replace(".default", ""): weight for name, weight in theirs[1].items()}
-    for name, weight in after.items():
-        moved = (weight - before[name]).norm()
-        assert moved > 0, name
-        assert (weight - found[name]).norm() <= 0.002 * moved, name
+    assert_moved_alike(before, after, found, within=0.002)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from checkpoints import make_checkpoint
 from safetensors.torch import load_file
 from training_runs import make_chains, make_pairs, metrics_of, spec_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from trl_runs import Theirs, assert_moved_alike, pairs_in_order, their_arguments, train
 
 from cai.records import PreferenceRecord
 from cai.training.results import TrainingResult
@@ -28,7 +29,6 @@ CASES = {
         SETTINGS.model_copy(update={"centre_weight": 0.05, "margin": 0.8, "batch_pairs": 6}), lambda: make_chains(3),
     ),
 }  # fmt: skip
-Theirs: TypeAlias = tuple[list[dict[str, float]], dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -65,8 +65,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     settings = CASES[case][0]
     pairs = {pair.uid: pair for pair in labelled(case)}
     course = reward_course(spec_of(model), list(pairs.values()), settings)
-    rows = [[course.rows[at] for at in step.rows] for step in course.plan]
-    order = [pair.uid for step in rows for row in step if isinstance(row, PreferenceRow) for pair in row.pairs]
+    order = pairs_in_order(course)
 
     def row(uid: str) -> dict[str, Any]:
         pair = pairs[uid]
@@ -77,25 +76,10 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     steps = len(order) // settings.batch_pairs
     assert steps == len(course.plan) >= 3
+    folder = tmp_path_factory.mktemp("theirs")
     arguments = RewardConfig(
-        output_dir=str(tmp_path_factory.mktemp("theirs")),
-        per_device_train_batch_size=settings.batch_pairs,
-        num_train_epochs=1,
-        learning_rate=settings.peak_learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup_share * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
         center_rewards_coefficient=settings.centre_weight or None,
-        optim="adamw_torch",
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        gradient_checkpointing=False,
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        report_to="none",
+        **their_arguments(settings, batch=settings.batch_pairs, steps=steps, folder=folder),
     )
     trainer: Any = RewardTrainer(
         model=AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32),
@@ -112,9 +96,7 @@ def theirs(case: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     }
     for uid, encoded in zip(order, trainer.train_dataset, strict=True):
         assert (encoded["chosen_ids"], encoded["rejected_ids"]) == (tokens[uid, "chosen"], tokens[uid, "rejected"])
-    trainer.train()
-    weights = {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
-    return [line for line in trainer.state.log_history if "loss" in line], weights
+    return train(trainer)
 
 
 def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, theirs: Theirs) -> None:
@@ -133,7 +115,4 @@ def test_losses_margins_and_gradients_go_the_same_way(ours: TrainingResult, thei
 def test_the_trained_weights_are_the_same(model: Path, ours: TrainingResult, theirs: Theirs) -> None:
     before, after = load_file(model / "model.safetensors"), load_file(ours.folder / "model.safetensors")
     assert after.keys() == theirs[1].keys()
-    for name, weight in after.items():
-        moved = (weight - before[name]).norm()
-        assert moved > 0, name
-        assert (weight - theirs[1][name]).norm() <= 0.002 * moved, name
+    assert_moved_alike(before, after, theirs[1], within=0.002)

@@ -10,6 +10,7 @@ import torch
 from checkpoints import make_checkpoint
 from safetensors.torch import load_file
 from training_runs import SFT, make_replies, metrics_of, spec_of
+from trl_runs import assert_moved_alike, their_arguments, train
 
 from cai.records import SFTRecord
 from cai.training.sft import sft_course, train_sft
@@ -63,37 +64,15 @@ def test_losses_gradients_and_weights_go_the_same_way(tmp_path: Path) -> None:
     ]
     trainer: Any = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        args=SFTConfig(
-            output_dir=str(tmp_path / "theirs"),
-            per_device_train_batch_size=4,
-            num_train_epochs=1,
-            learning_rate=SETTINGS.peak_learning_rate,
-            lr_scheduler_type="linear",
-            warmup_steps=round(SETTINGS.warmup_share * 3),
-            max_grad_norm=SETTINGS.max_grad_norm,
-            assistant_only_loss=True,
-            optim="adamw_torch",
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            report_to="none",
-        ),
+        args=SFTConfig(assistant_only_loss=True, **their_arguments(SETTINGS, batch=4, steps=3, folder=tmp_path / "theirs")),
         train_dataset=Dataset.from_list(told),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
-    trainer.train()
+    theirs, by_them = train(trainer)
     lines = metrics_of(ours.folder)
-    theirs = [line for line in trainer.state.log_history if "loss" in line]
     assert len(lines) == len(theirs) == 3
     for line, their_line in zip(lines, theirs, strict=True):
         assert line["loss"] == pytest.approx(their_line["loss"], abs=1e-4), line["step"]
         assert line["grad_norm"] == pytest.approx(their_line["grad_norm"], rel=1e-3), line["step"]
     before, after = load_file(folder / "model.safetensors"), load_file(ours.folder / "model.safetensors")
-    by_them = trainer.model.state_dict()
-    for name, weight in after.items():
-        moved = (weight - before[name]).norm()
-        assert (weight - by_them[name]).norm() <= 0.01 * moved, name
+    assert_moved_alike(before, after, by_them, within=0.01)
