@@ -39,6 +39,9 @@ def print_overview(found: Overview, out: Console, rule: str | None = None) -> No
         style = STYLES.get(each.action, "dim") if each.found else "dim" if each.action == "off" else ""
         table.add_row(each.rule, each.action, *numbers, each.description, style=style)
     out.print(table)
+    if found.revisions is not None and (blind := [each for each in found.blind if rule in (None, each)]):
+        untold = f"{found.rows - found.revisions} of {found.rows} rows are no revision of a text that is known"
+        out.print(Text(f"{untold}: {', '.join(blind)} did not look at them.", style="yellow"))
     for each in shown:
         if each.examples:
             out.print()
@@ -66,7 +69,13 @@ def print_explanation(found: Explanation, out: Console, rule: str | None = None)
     for each in looked:
         limits = ", ".join(f"{name} {value}" for name, value in each.limits.items())
         style = STYLES[each.action] if each.finding is not None else "dim" if each.action == "off" else ""
-        table.add_row(each.rule.id, each.action, Text(visible(limits)), Text(_finding(each)), style=style)
+        table.add_row(
+            each.rule.id,
+            each.action,
+            Text(visible(limits)),
+            Text(_finding(each, revised=found.reply.before is not None)),
+            style=style,
+        )
     out.print(table)
     for title, place, text in (("prompt", "prompt", found.reply.question), ("before", None, found.reply.before)):
         if text is not None:
@@ -74,10 +83,12 @@ def print_explanation(found: Explanation, out: Console, rule: str | None = None)
     out.print(_titled("reply", found.reply.text, _spans(looked, "reply")))
 
 
-def _finding(looked: Looked) -> str:
+def _finding(looked: Looked, *, revised: bool) -> str:
     if looked.action == "off":
         return "not asked"
     found = looked.finding
+    if found is None and looked.rule.of_revisions and not revised:
+        return "does not look: no revision of a text that is known"
     if found is None:
         return "nothing"
     measured = "" if found.score is None else f" ({found.score:.4g} against {found.limit:.4g})"

@@ -118,6 +118,25 @@ def test_a_row_is_explained_with_its_span_marked_and_nothing_steers_the_terminal
     assert by_rule["boilerplate"]["action"] == "off"
 
 
+def test_rules_that_compare_with_a_draft_say_how_many_rows_have_none(tmp_path: Path) -> None:
+    """Story: talk of a revision stood in supervised rows, the rule for it was on, and its count was a plain 0."""
+    talk = "Sure, here is the revised response: Rain falls from clouds when drops get heavy."
+    pair = {"prompt": "Why?", "chosen": talk, "rejected": "No idea.", "chosen_source": "revision"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in ({"prompt": "Why?", "completion": talk}, pair)))
+    told = "1 of 2 rows are no revision of a text that is known"
+    said = called("--data", path)
+    assert f"{told}: unchanged, meta_talk, critique_talk, too_long did not look at them." in " ".join(said.split())
+    assert f"{told}: meta_talk did" in " ".join(called("--data", path, "--rule", "meta_talk").split())
+    assert told not in " ".join(called("--data", path, "--rule", "pii").split())
+    assert "does not look: no revision" in " ".join(called("--data", path, "--explain", 1).split())
+    found = json.loads(called("--data", path, "--json"))
+    assert (found["rows"], found["revisions"]) == (2, 1)
+    assert {each["rule"]: each["found"] for each in found["rules"] if each["found"]} == {"meta_talk": 1}
+    path.write_text(json.dumps(pair) + "\n")
+    assert "no revision" not in called("--data", path)
+
+
 def test_settings_and_rules_are_chosen_by_flags(rows: Path) -> None:
     said = json.loads(called("--data", rows, "--set", "pii=drop", "--rule", "pii", "--json", code=3))
     (rule,) = said["rules"]

@@ -51,7 +51,7 @@ def filter_file(
         StoreError: If a file cannot be written.
     """
     sieve = sieve_for(rules, (reply_in(record) for _, record in _readable(path)), sets)
-    counting, unreadable, bad = Counting(rules), list[str](), 0
+    counting, unreadable, bad = Counting(rules, revisions=0), list[str](), 0
     with ExitStack() as stack:
         kept_file = stack.enter_context(atomic_file(kept)) if kept is not None else None
         dropped_file = stack.enter_context(atomic_file(dropped)) if dropped is not None else None

@@ -85,6 +85,7 @@ class Rule:
         scope: What it needs to see.
         limits: Settings that hold its thresholds; the rule is off where the first of them is null or empty.
         look: Judges one reply alone; None where something has to be gathered first (see `Sieve`).
+        of_revisions: It compares a reply with the text before it: where that is not known, it has nothing to look at.
     """
 
     id: str
@@ -92,3 +93,4 @@ class Rule:
     scope: Scope = "row"
     limits: tuple[str, ...] = ()
     look: Look | None = None
+    of_revisions: bool = False

@@ -54,6 +54,10 @@ def _end(text: str) -> tuple[int, int]:
 
 EMPTY = Rule("empty", "No letter or digit in the reply.", look=_empty)
 CUT_SHORT = Rule("cut_short", "The reply was cut at its token limit.", look=_cut_short)
-UNCHANGED = Rule("unchanged", "The revision repeats the draft, but for space and case.", look=_unchanged)
-TOO_LONG = Rule("too_long", "The revision is many times as long as its draft.", limits=("max_growth",), look=_too_long)
-TOO_SHORT = Rule("too_short", "The revision lost most of its draft's words.", limits=("min_share_kept",), look=_too_short)
+UNCHANGED = Rule("unchanged", "The revision repeats the draft, but for space and case.", look=_unchanged, of_revisions=True)
+TOO_LONG = Rule(
+    "too_long", "The revision is many times as long as its draft.", limits=("max_growth",), look=_too_long, of_revisions=True
+)
+TOO_SHORT = Rule(
+    "too_short", "The revision lost most of its draft's words.", limits=("min_share_kept",), look=_too_short, of_revisions=True
+)

@@ -39,7 +39,10 @@ class RuleCount:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All rules over `rows` rows; `unreadable` names rows of a file that could not be looked at, and why."""
+    """All rules over `rows` rows; `unreadable` names rows of a file that could not be looked at, and why.
+
+    `revisions` of the rows are revisions of a text that is known; None where nobody counted.
+    """
 
     name: str
     rows: int
@@ -48,6 +51,15 @@ class Overview:
     rules: tuple[RuleCount, ...]
     unreadable: tuple[str, ...] = ()
     unreadable_rows: int = 0
+    revisions: int | None = None
+
+    @property
+    def blind(self) -> tuple[str, ...]:
+        """Rules that are on and compare a reply with the text before it, where some of the rows have none."""
+        if self.revisions in (None, self.rows):
+            return ()
+        of_revisions = {rule.id for rule in RULES if rule.of_revisions}
+        return tuple(each.rule for each in self.rules if each.rule in of_revisions and each.action != "off")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +68,7 @@ class Overview:
             "dropped": self.dropped,
             "flagged": self.flagged,
             "unreadable": self.unreadable_rows,
+            "revisions": self.revisions,
             "rules": [
                 {
                     "rule": each.rule,
@@ -85,6 +98,8 @@ class Counting:
     rules: FilterRules
     rows: int = 0
     flagged: int = 0
+    revisions: int | None = None
+    """0 to count them: worth it for files, whose rows need not be revisions at all."""
     found: Counter[str] = field(default_factory=Counter[str])
     dropped: Counter[str] = field(default_factory=Counter[str])
     examples: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
@@ -92,6 +107,8 @@ class Counting:
     def add(self, reply: Reply, replica: int, findings: tuple[Finding, ...], dropped_by: str | None) -> None:
         """Count a row that was looked at."""
         self.rows += 1
+        if self.revisions is not None:
+            self.revisions += reply.before is not None
         self.flagged += bool(findings) and dropped_by is None
         if dropped_by is not None:
             self.dropped[dropped_by] += 1
@@ -118,7 +135,9 @@ class Counting:
             )
             for rule in RULES
         )
-        return Overview(name, self.rows, self.dropped.total(), self.flagged, counts, unreadable, unreadable_rows)
+        return Overview(
+            name, self.rows, self.dropped.total(), self.flagged, counts, unreadable, unreadable_rows, self.revisions
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,5 +81,9 @@ def _critique_talk(reply: Reply, _: FilterRules) -> Finding | None:
     return Finding("critique_talk", "judges a reply", found.span())
 
 
-META_TALK = Rule("meta_talk", "The revision speaks of being one, or stands in quotes as a whole.", look=_meta_talk)
-CRITIQUE_TALK = Rule("critique_talk", "The revision judges a reply instead of being one.", look=_critique_talk)
+META_TALK = Rule(
+    "meta_talk", "The revision speaks of being one, or stands in quotes as a whole.", look=_meta_talk, of_revisions=True
+)
+CRITIQUE_TALK = Rule(
+    "critique_talk", "The revision judges a reply instead of being one.", look=_critique_talk, of_revisions=True
+)
