@@ -80,9 +80,20 @@ def _of_samples(
         return
     answers = [Candidate(each.draft, "sample", each.replica) for each in replicas]
     same = "both samples are the same" if len(answers) == 2 else "all samples are the same"
-    yield _compared(first, answers, same, constitution, settings)
+    compared = _compared(first, answers, same, constitution, settings)
+    yield compared
+    taken = {first.draft: first.replica}
     for other in others:
-        yield _kept(other, f"judged beside replica {first.replica}")
+        alike = taken.setdefault(other.draft, other.replica)
+        if isinstance(compared, LedgerEntry):
+            reason = compared.reason
+        elif not other.draft.strip():
+            reason = "an answer is empty"
+        elif alike != other.replica:
+            reason = f"the same as replica {alike}"
+        else:
+            reason = f"judged beside replica {first.replica}"
+        yield _kept(other, reason)
 
 
 def _compared(

@@ -51,10 +51,28 @@ def test_every_two_different_samples_of_one_prompt_are_compared() -> None:
     ]
     assert [(m.entry.uid, m.entry.replica, m.entry.reason) for m in made[1:]] == [
         ("a", 1, "judged beside replica 0"),
-        ("a", 2, "judged beside replica 0"),
+        ("a", 2, "the same as replica 1"),
         ("a", 3, "judged beside replica 0"),
         ("b", 0, "no second sample to compare with"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("drafts", "reasons"),
+    [
+        (["good", " ", "bad"], ["", "an answer is empty", "judged beside replica 0"]),
+        (["", "good", "bad"], ["", "judged beside replica 0", "judged beside replica 0"]),
+        (["good", ""], ["an answer is empty"] * 2),
+        (["good", "good", "good"], ["all samples are the same"] * 3),
+    ],
+)
+def test_a_sample_that_nobody_judged_is_not_said_to_have_been(drafts: list[str], reasons: list[str]) -> None:
+    """Story: an empty sample, and all samples of a prompt that gave no pair, stood in the ledger as judged."""
+    records = [chain(text, replica=n) for n, text in enumerate(drafts)]
+    chosen = settings("pointwise", candidates="samples")
+    made = list(run_labels(records, BOTH, [graded({"good": 1, "bad": -1})], chosen, seed=0))
+    assert [(each.entry.replica, each.entry.reason) for each in made] == [*enumerate(reasons)]
+    assert sum(len(each.pairs) for each in made) == (reasons[0] == "")
 
 
 @pytest.mark.parametrize(
