@@ -19,6 +19,7 @@ from cai.models.progress import no_bars
 from cai.models.spec import ModelSpec
 from cai.training.reward_head import is_reward_model, padding, with_reward_head
 from cai.training.settings import LoraSettings, RewardSettings, TrainingSettings
+from cai.training.sharding import let_go_of_weights
 from cai.training.trackers import refuse_missing_trackers
 
 
@@ -41,7 +42,12 @@ class Policy:
         """The model as it was before training: adapter off, no dropout."""
         was_training = self.model.training
         self.model.eval()
-        with cast("Any", self.model).disable_adapter() if self.has_adapter else contextlib.nullcontext():
+        if self.has_adapter:  # peft also switches the gradients of its weights
+            let_go_of_weights(self.model)
+            with cast("Any", self.model).disable_adapter():
+                yield
+                let_go_of_weights(self.model)
+        else:
             yield
         self.model.train(was_training)
 

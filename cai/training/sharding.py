@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from cai.errors import TrainingError
@@ -42,6 +43,17 @@ def broken_weight(model: nn.Module) -> str | None:
         if weight.requires_grad and not bool(torch.isfinite(_own_share(weight)).all()):
             return name
     return None
+
+
+def let_go_of_weights(model: nn.Module) -> None:
+    """Keep of weights that FSDP2 has gathered this process's share alone, as between steps.
+
+    Whether a weight has a gradient is a matter of the share: what is switched while the whole one is in its place is forgotten
+    in the next pass. Outermost modules keep theirs whole after a pass without gradients.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _own_share(weight: Tensor) -> Tensor:

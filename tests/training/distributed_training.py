@@ -1,9 +1,10 @@
 """Training in several processes that are forked from this one, on gloo.
 
-Usage: distributed_training.py WORLD train|shard MODEL FOLDER. What process R found is written into FOLDER/R.json.
+Usage: distributed_training.py WORLD KIND MODEL FOLDER. What process R found is written into FOLDER/R.json.
 
 - train: whole runs of `train_dpo`, with an adapter, without, and on chains.
-- shard: weights sharded by FSDP2 over the processes, around the parts of a run.
+- rewards: whole runs of `train_reward`, with an adapter and without.
+- shard, shard-rewards: weights sharded by FSDP2 over the processes, around the parts of a run.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ from cai.training.course import Course
 from cai.training.dpo import dpo_course, train_dpo
 from cai.training.head import Head
 from cai.training.held_out import Evaluating, HeldOut
-from cai.training.logps import ReplyScorer
 from cai.training.opening import Opening
 from cai.training.policy import Policy, load_policy, save_policy, whole_policy
+from cai.training.reward import reward_course, train_reward
+from cai.training.reward_scorer import RewardScorer
 from cai.training.scorer import inner_model
-from cai.training.settings import DPOSettings
+from cai.training.settings import DPOSettings, LoraSettings, RewardSettings
 from cai.training.sharding import gathered_weights
 from cai.training.trainer import StepTrainer
 from cai.training.trainer_arguments import training_arguments
@@ -53,9 +55,26 @@ RUNS: dict[str, tuple[DPOSettings, Callable[[], list[PreferenceRecord]]]] = {
     "lora": (SETTINGS.model_copy(update={"holdout_share": 0.3}), lambda: make_pairs(14)),
     "full": (SETTINGS.model_copy(update={"lora": None}), lambda: make_pairs(9)),
     "chains": (SETTINGS.model_copy(update={"batch_pairs": 6, "tokens_per_forward": 50}), lambda: make_chains(3)),
+    "adapted head": (
+        SETTINGS.model_copy(update={"lora": LoraSettings(r=4, alpha=8, target=("lm_head", "q_proj")), "holdout_share": 0.3}),
+        lambda: make_pairs(14),
+    ),
     "single": (SETTINGS.model_copy(update={"batch_pairs": 1, "anchor_weight": 0.0}), lambda: make_pairs(3)),
 }
 """With an adapter there are held-out rows too. Processes have unequal shares of a step, in the last run one has none at all."""
+SHARDED = [("full", "accelerate"), ("full", "transformers"), ("lora", "accelerate"), ("lora", "transformers")]
+SHARDED += [("adapted head", "accelerate")]
+_REWARD = RewardSettings.model_validate(
+    {name: value for name, value in SETTINGS.model_dump().items() if name in RewardSettings.model_fields} | {"heads": 2}
+)
+REWARDS: dict[str, tuple[RewardSettings, Callable[[], list[PreferenceRecord]]]] = {
+    "reward": (_REWARD.model_copy(update={"holdout_share": 0.3}), lambda: make_pairs(14)),
+    "full reward": (
+        _REWARD.model_copy(update={"lora": None, "batch_pairs": 6, "tokens_per_forward": 50}),
+        lambda: make_chains(3),
+    ),
+}
+"""Of two heads, each with its own sample of the pairs."""
 
 
 class Passes(TrainerCallback):
@@ -82,13 +101,24 @@ def train(model: Path, folder: Path, names: Iterable[str] = tuple(RUNS)) -> dict
     return found
 
 
+def rewards(model: Path, folder: Path) -> dict[str, Any]:
+    """Runs of `REWARDS`, into FOLDER/name."""
+    found: dict[str, Any] = {}
+    for name, (settings, rows) in REWARDS.items():
+        passes = Passes()
+        result = train_reward(spec_of(model), rows(), settings, folder / name, callbacks=[passes])
+        quality = result.quality and result.quality.model_dump(mode="json")
+        found[name] = {"passes": passes.count, "result": result.training.as_json(), "quality": quality}
+    return found
+
+
 def shard(model: Path, folder: Path) -> dict[str, Any]:
     """The runs with weights sharded by FSDP2, in units as transformers makes them and as accelerate does (which itself shards
     nothing on CPUs). As `run_course`, but without checkpoints: transformers writes none of models that were sharded before.
     """
     accelerate.PartialState(cpu=True)
     found: dict[str, Any] = {}
-    for name, units in (("full", "accelerate"), ("full", "transformers"), ("lora", "accelerate"), ("lora", "transformers")):
+    for name, units in SHARDED:
         settings, rows = RUNS[name]
         course = dpo_course(spec_of(model), rows(), make_replies(3), settings)
         opened = replace(course.model)
@@ -102,16 +132,29 @@ def shard(model: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
+def shard_rewards(model: Path, folder: Path) -> dict[str, Any]:
+    """The runs of `REWARDS` with weights sharded as accelerate does it: their head is none that transformers shards."""
+    accelerate.PartialState(cpu=True)
+    found: dict[str, Any] = {}
+    for name, (settings, rows) in REWARDS.items():
+        course = reward_course(spec_of(model), rows(), settings)
+        policy = load_policy(course.model, settings)
+        _shard_in_units_of_accelerate(policy.model)
+        found[name] = _train_sharded(course, policy, folder / name)
+    return found
+
+
 def _shard_in_units_of_accelerate(policy: Any) -> None:
     model = inner_model(policy)
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
-    if model.config.tie_word_embeddings:
-        tail = [model.model.norm, model.model.embed_tokens, model.lm_head]
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # a reward model's head is with the rest
+    if head is not None and model.config.tie_word_embeddings:
+        tail = [model.model.norm, embedding, head]
     else:
-        fully_shard(model.model.embed_tokens, mesh=mesh)
-        tail = [model.model.norm, model.lm_head]
+        fully_shard(embedding, mesh=mesh)
+        tail = [model.model.norm, head] if head is not None else [model.model.norm]
     fully_shard(tail, mesh=mesh, reshard_after_forward=False)
     fully_shard(policy, mesh=mesh)
     model._is_distributed_loading_by_transformers = True  # the Trainer then takes it as it is
@@ -121,9 +164,10 @@ def _train_sharded(course: Course, policy: Policy, folder: Path) -> dict[str, An
     settings = course.settings
     arguments: Any = training_arguments(settings, len(course.plan), folder, course.model.device)
     arguments.save_strategy = "no"
-    scorer = ReplyScorer(policy.model)
+    scorer = course.scorer(policy)
     passes = Passes()
-    held_out = HeldOut(course.held_out, scorer, course.objective, settings.tokens_per_forward, policy.as_reference)
+    objective = course.held_out_objective or course.objective
+    held_out = HeldOut(course.held_out, scorer, objective, settings.tokens_per_forward, policy.as_reference)
     evaluation = Evaluating(held_out, len(course.plan) // settings.epochs, None)
     lines: list[dict[str, float]] = []
     opening = Opening(course.rows, course.held_out, settings, policy, folder, scorer, arguments.device, None)
@@ -150,7 +194,7 @@ def _train_sharded(course: Course, policy: Policy, folder: Path) -> dict[str, An
     assert weights is not None
     if processes.is_first():
         save_policy(whole_policy(policy, settings, weights), folder, folder / "adapter", merge=True)
-    plain_head = scorer.plain_head and Head.of(scorer.inner) is not None
+    plain_head = scorer.plain_head and (isinstance(scorer, RewardScorer) or Head.of(scorer.inner) is not None)
     return {"passes": passes.count, "plain_head": plain_head, "path": scorer.path, "lines": processes.from_first(lines)}
 
 
@@ -177,4 +221,5 @@ def _one_of(rank: int, world: int, port: int, work: Callable[[], dict[str, Any]]
 
 if __name__ == "__main__":
     world, kind, model, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-    sys.exit(fork(world, partial({"train": train, "shard": shard}[kind], model, folder), folder))
+    kinds = {"train": train, "rewards": rewards, "shard": shard, "shard-rewards": shard_rewards}
+    sys.exit(fork(world, partial(kinds[kind], model, folder), folder))
