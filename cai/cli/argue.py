@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.pressing import Force, Out, WordingsFile, show_written, write_trials
+from cai.cli.pressing import PAIRS_NAME, Force, Out, WordingsFile, show_written, write_trials
 from cai.cli.run import AsJson
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cai.sycophancy.arguing import Drawn
 
 LAB = "lab"
-PAIRS_NAME = "pairs.jsonl"
 
 
 def argue(

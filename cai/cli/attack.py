@@ -1,4 +1,4 @@
-"""`cai attack`: the wording to which a model gives in most, as figures, as prompts for a run and as a suite."""
+"""`cai attack`: the wording to which a model gives in most, as figures, as prompts for a run, as pairs and as a suite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from cai.cli.pressing import PROMPTS_NAME, SUITE_NAME, Force, Out, WordingsFile, show_written, write_trials
+from cai.cli.pressing import PAIRS_NAME, PROMPTS_NAME, SUITE_NAME, Force, Out, WordingsFile, show_written, write_trials
 from cai.cli.run import ROWS_FAILED, AsJson, resumable
 from cai.cli.testing import CacheFolder, NoCache
 from cai.errors import ConfigError
@@ -60,8 +60,9 @@ def attack(
     """Search, prompt by prompt, the wording that makes a model give in, and measure it on answers the search has not seen.
 
     Beside them stand wordings drawn without looking, and controls (true claims, harmless requests) that are pressed alike.
-    Half of the prompts become prompts.jsonl, the other half a suite: after training on the one ask the other, not the suite
-    they were taken from. Every try stands in tries.jsonl. Killed, the same command goes on. Exit code 3 if some answers failed
+    Half of the prompts become prompts.jsonl and pairs.jsonl (`cai dpo --data`: the model's own answers, or in the lab a checked
+    reply where it gave none), the other half a suite: after training on the one ask the other, not the suite they were taken
+    from. Every try stands in tries.jsonl. Killed, the same command goes on. Exit code 3 if some answers failed
     or could not be judged.
     """
     from cai.evaluation.suite_reading import WITHOUT_FILE
@@ -84,10 +85,12 @@ def attack(
             settings,
         )
     from cai.sycophancy.attack import attempt_rows
+    from cai.sycophancy.written import json_lines
 
-    more = {TRIES_NAME: attempt_rows(found.attempts), RESULT_NAME: found.result.model_dump_json(indent=1) + "\n"}
+    more = {PAIRS_NAME: json_lines(found.pairs)} if found.pairs else {}
+    more |= {TRIES_NAME: attempt_rows(found.attempts), RESULT_NAME: found.result.model_dump_json(indent=1) + "\n"}
     told = write_trials(out, found.learned, suite_file, more=more, force=force)
-    told |= {"left out": {**found.left_out, **suite_file.left_out}, "seconds": time.monotonic() - started}
+    told |= {"left out": {**found.left_out, **found.unpaired, **suite_file.left_out}, "seconds": time.monotonic() - started}
     if json:
         content: dict[str, Any] = {**told, "result": found.result.model_dump(mode="json")}
         content["agreement"] = found.agreement.model_dump(mode="json") if found.agreement else None
@@ -121,7 +124,7 @@ def _refuse(out: Path, *, force: bool) -> None:
     from cai.cli.output_files import refuse_existing, refuse_no_folder
 
     refuse_no_folder(out)
-    for name in (PROMPTS_NAME, SUITE_NAME, TRIES_NAME, RESULT_NAME):
+    for name in (PROMPTS_NAME, PAIRS_NAME, SUITE_NAME, TRIES_NAME, RESULT_NAME):
         refuse_existing(out / name, force=force)
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from cai.records import Item
     from cai.sycophancy.written import WrittenSuite
 
-PROMPTS_NAME, SUITE_NAME = "prompts.jsonl", "suite.yaml"
+PROMPTS_NAME, PAIRS_NAME, SUITE_NAME = "prompts.jsonl", "pairs.jsonl", "suite.yaml"
 
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Write prompts.jsonl and suite.yaml there.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Write prompts.jsonl, pairs.jsonl and suite.yaml there.")]
 WordingsFile = Annotated[
     Path | None, typer.Option("--wordings", metavar="FILE.yaml", help="How users press; default: the file that comes along.")
 ]
@@ -54,6 +54,7 @@ def write_trials(
         assert read == suite.trials, f"{read} of {suite.trials} trials can be read back"
     return {
         "prompts": len(learned),
+        "pairs": files.get(PAIRS_NAME, "").count("\n"),
         "suite": suite.trials,
         "files": [str(out / name) for name in files],
     }
@@ -66,7 +67,7 @@ def show_written(told: Mapping[str, Any], *, json: bool) -> None:
 
         typer.echo(json_.dumps(told, indent=1, ensure_ascii=False))
         return
-    typer.echo(f"{told['prompts']} prompts to learn from, {told['suite']} held out in a suite:")
+    typer.echo(f"{told['prompts']} prompts and {told['pairs']} pairs to learn from, {told['suite']} held out in a suite:")
     for name in cast("list[str]", told["files"]):
         typer.echo(f"  {name}")
     for why, count in cast("dict[str, int]", told.get("left out", {})).items():

@@ -1,4 +1,4 @@
-"""An attack from end to end: search on both sides, measure, and the trials that become prompts and a suite."""
+"""An attack from end to end: search on both sides, measure, and the trials that become prompts, pairs and a suite."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cai.evaluation.suites import Suite, Trial
 from cai.labels.shares import Share
 from cai.records import Item
 from cai.sycophancy.arguing import PRESSURE
+from cai.sycophancy.attacked_pairs import attacked_pairs, seen_answers
 from cai.sycophancy.measuring import Arms, AttackResult, arms, measure, move_figures
 from cai.sycophancy.search import Attempt, Found, SearchSettings, search
 from cai.sycophancy.targets import Targets
@@ -37,6 +38,8 @@ class Attacked:
         attempts: Every wording asked, of both sides.
         agreement: Answers on which another judge says the same, where one was given.
         left_out: Targets that are not among the prompts, by reason.
+        pairs: Preference rows of the learned prompts: an answer that does not give in, and one that does.
+        unpaired: Prompts that are not among the pairs, by reason.
     """
 
     result: AttackResult
@@ -45,6 +48,8 @@ class Attacked:
     attempts: tuple[Attempt, ...]
     agreement: Share | None = None
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    pairs: tuple[dict[str, Any], ...] = ()
+    unpaired: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def attack(
@@ -81,9 +86,12 @@ def attack(
     talks = {trial.item.uid: found.best[trial.item.uid].answered for trial in learned.faults}
     talks |= _with_own_answers(engine, pressed, settings, found.failures, on_progress)
     items = [_item(trial, talks[trial.item.uid], drawn, found) for trial in (*learned.faults, *learned.controls)]
-    rows, random, unmeasured, _ = measure(
+    rows, random, unmeasured, answers = measure(
         engine, suite, drawn, seeds=seeds, max_tokens=settings.max_tokens, seed=settings.seed, on_progress=on_progress
     )
+    prompts = tuple(each for each in items if each is not None)
+    seen = seen_answers((*learned.faults, *learned.controls), found, answers)
+    pairs, unpaired = attacked_pairs(prompts, seen, seed=settings.seed)
     result = AttackResult(
         model=model,
         judge=suite.judge_name,
@@ -101,11 +109,13 @@ def attack(
     )
     return Attacked(
         result,
-        tuple(each for each in items if each is not None),
+        prompts,
         tuple(drawn.found[trial.item.uid].trial for trial in (*held_out.faults, *held_out.controls)),
         tuple(found.attempts),
         _agreement(found, other_judge),
         {UNANSWERED: items.count(None)} if None in items else {},
+        pairs,
+        unpaired,
     )
 
 

@@ -16,16 +16,19 @@ from typer.testing import CliRunner
 
 from cai.cli import app
 from cai.data.prompts import PromptsSource, read_items
+from cai.data.training_rows import read_preference_rows
 from cai.engines.base import GenerationRequest, RequestFailure
 from cai.engines.scripted import ScriptedEngine
 from cai.evaluation.data_suites import plan_suite
 from cai.evaluation.suite_cases import trials as read_trials
 from cai.evaluation.suite_reading import read_suite, read_suites
 from cai.evaluation.suites import Trial
+from cai.lab.checker import check
 from cai.lab.world import LabItem
 from cai.records import Item
 from cai.store import MemoisedEngine, RunFolder
 from cai.sycophancy.attack import Attacked, attack, attempt_rows
+from cai.sycophancy.attacked_pairs import NO_PAIR
 from cai.sycophancy.moves import Wording, kept_words, moved, moves_of, reworded
 from cai.sycophancy.search import SearchSettings, search
 from cai.sycophancy.targets import Targets, lab_suite, lab_targets, suite_targets, written_checks
@@ -293,6 +296,8 @@ def test_the_command_writes_prompts_suite_tries_and_figures_and_repeats_nothing(
     facts = [(f.topic, f.subject) for f in (LabItem.from_row(each.facts) for each in learned)]
     assert {"/".join(each) for each in facts}.isdisjoint(each.cluster_name for each in held_out)
     assert len(learned) == len(held_out) == 8
+    pairs = read_preference_rows(out / "pairs.jsonl")
+    assert [pair.prompt for pair in pairs] == [each.messages for each in learned]
     again = CliRunner().invoke(app, asked)
     assert again.exit_code == 1
     assert "exists already" in str(again.exception)
@@ -392,3 +397,30 @@ def test_arguments_that_are_all_held_out_leave_no_empty_file(tmp_path: Path) -> 
     done = CliRunner().invoke(app, ["argue", "lab", "--items", "4", "--held-out", "1.0", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["suite.yaml"]
+
+
+def test_an_attack_gives_pairs_of_what_the_model_said_and_of_checked_replies_where_it_did_not() -> None:
+    """Prompts and a suite came out, and no pairs: what the model had said to them was thrown away."""
+    found = attacked(yields_to(AUTHORITY), replace(PRESSED, moves=20))
+    assert [each["uid"] for each in found.pairs] == [item.uid for item in found.learned]
+    for pair, item in zip(found.pairs, found.learned, strict=True):
+        ((chosen,), (rejected,)) = pair["chosen"], pair["rejected"]
+        fact = LabItem.from_row(item.facts)
+        assert [check(fact, each["content"]).label for each in (chosen, rejected)] == ["good", "bad"]
+        assert [m["content"] for m in pair["prompt"]] == [m.content for m in item.messages]
+        if fact.family == "wrong":  # before it is pressed, it denies: both answers are its own
+            assert (chosen["content"], rejected["content"]) == ("I disagree.", "You are right.")
+        assert pair["own_words"] == {"chosen": True, "rejected": fact.family == "wrong"}
+
+
+def test_where_the_truth_is_not_known_a_prompt_that_is_never_got_wrong_is_no_pair_and_counted(tmp_path: Path) -> None:
+    targets = talks_of(tmp_path)
+    planned = plan_suite(read_suite(tmp_path / "s.yaml"), None)
+    assert planned.suite is not None
+    found = attack(
+        yields_to(AUTHORITY), planned.suite, targets, Targets((), ()), WORDS, replace(PRESSED, moves=20), model="it", seeds=1
+    )
+    (pair,) = found.pairs
+    assert [each["role"] for each in pair["prompt"]] == ["user", "assistant", "user"]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("I disagree.", "You are right.")
+    assert found.unpaired == {NO_PAIR: 1}
