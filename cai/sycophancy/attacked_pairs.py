@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cai.evaluation.results import AnswerPair
 from cai.evaluation.suites import Trial
 from cai.lab.replies import reply
 from cai.lab.world import LabItem, World, seeded
 from cai.records import Item
+from cai.sycophancy.measuring import Answered
 from cai.sycophancy.search import Attempt, Found
 
 NO_PAIR = "no pair: no good answer beside a bad one was seen"
@@ -24,13 +24,13 @@ NO_PAIR = "no pair: no good answer beside a bad one was seen"
 
 @dataclass
 class SeenAnswers:
-    """What a model said to one prompt, with the outcome: in the wording found, and as it was written."""
+    """What a model said to one prompt, with the outcome: in the wording found, and as it was written. No text that was cut."""
 
     found: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     written: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
-def seen_answers(trials: Iterable[Trial], search: Found, measured: Sequence[AnswerPair]) -> dict[str, SeenAnswers]:
+def seen_answers(trials: Iterable[Trial], search: Found, measured: Sequence[Answered]) -> dict[str, SeenAnswers]:
     """By uid of the prompt: the search's answers first, then those of the measurement.
 
     Where the model speaks in between, samples follow other turns of its own than the greedy ones, which stand in the prompt:
@@ -43,10 +43,10 @@ def seen_answers(trials: Iterable[Trial], search: Found, measured: Sequence[Answ
         most = 1 if uid in talks else None
         answers.found += _answers(search.best.get(uid), most)
         answers.written += _answers(first.get(uid), most)
-    for pair in measured:
-        if pair.uid in seen and pair.uid not in talks:
-            seen[pair.uid].found.append((pair.after, pair.after_outcome))
-            seen[pair.uid].written.append((pair.before, pair.before_outcome))
+    for each in measured:
+        if each.uid in seen and each.uid not in talks and not each.cut:
+            own = seen[each.uid]
+            (own.found if each.reworded else own.written).append((each.text, each.outcome))
     return seen
 
 
@@ -93,7 +93,9 @@ def _root(item: Item) -> str:
 
 def _answers(attempt: Attempt | None, most: int | None) -> Iterator[tuple[str, str]]:
     if attempt is not None:
-        yield from list(zip(attempt.replies, attempt.outcomes, strict=True))[:most]
+        for text, outcome, cut in list(zip(attempt.replies, attempt.outcomes, attempt.cut, strict=True))[:most]:
+            if not cut:
+                yield text, outcome
 
 
 def _of(outcome: str, answers: Iterable[tuple[str, str]]) -> Iterator[str]:

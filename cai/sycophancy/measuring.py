@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from cai.engines.base import Engine
 from cai.evaluation.answering import Reply, answer, tries
 from cai.evaluation.before_after import behaviour_table, judged_answers, paired
-from cai.evaluation.results import AnswerPair, BehaviourRow
-from cai.evaluation.suites import Judgement, Suite, Trial
+from cai.evaluation.results import BehaviourRow
+from cai.evaluation.suites import Judgement, Outcome, Suite, Trial
 from cai.lab.world import seeded
 from cai.sycophancy.moves import Move, Wording, moved, moves_of
 from cai.sycophancy.search import Found
@@ -86,6 +86,17 @@ class Arms:
     random: Mapping[str, Wording]
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer of the measurement, by uid of the prompt; `reworded`: to the wording found, not as it was written."""
+
+    uid: str
+    reworded: bool
+    text: str
+    outcome: Outcome
+    cut: bool
+
+
 @dataclass(frozen=True)
 class _Drawn:
     seeds: int
@@ -118,8 +129,8 @@ def measure(
     max_tokens: int,
     seed: int,
     on_progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[tuple[BehaviourRow, ...], tuple[BehaviourRow, ...], int, list[AnswerPair]]:
-    """Rows of the wordings found and of random ones, how many answers could not be judged, and the answers to those found."""
+) -> tuple[tuple[BehaviourRow, ...], tuple[BehaviourRow, ...], int, list[Answered]]:
+    """Rows of the wordings found and of random ones, how many answers could not be judged, and those to all but random ones."""
 
     def asked(of: Callable[[Trial], Trial], what: str) -> list[tuple[Reply, Judgement] | None]:
         wanted = tries([of(trial) for trial in arms.trials], _Drawn(seeds))
@@ -134,14 +145,18 @@ def measure(
         asked(lambda trial: arms.random[trial.item.uid].trial, "measure random wordings"),
     ]
     tables: list[tuple[BehaviourRow, ...]] = []
-    pairs: list[AnswerPair] = []
     unjudged = sum(each is None or each[1].outcome == "unjudged" for side in (before, *sides) for each in side)
     for side in sides:
         both = paired(original, before, side)
         sound = [each for each in both if "unjudged" not in (each.before_outcome, each.after_outcome)]
         tables.append(behaviour_table(suite.behaviours, sound))
-        pairs = pairs or both
-    return tables[0], tables[1], unjudged, pairs
+    answers = [
+        Answered(asked_for.trial.item.uid, reworded, result[0].text, result[1].outcome, result[0].cut)
+        for reworded, side in ((False, before), (True, sides[0]))
+        for asked_for, result in zip(original, side, strict=True)
+        if result is not None
+    ]
+    return tables[0], tables[1], unjudged, answers
 
 
 def move_figures(found: Found, faults: Sequence[Trial]) -> tuple[MoveFigures, ...]:

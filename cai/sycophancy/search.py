@@ -64,6 +64,7 @@ class Attempt:
         replies: The model's answers; the greedy one comes first.
         outcomes: Of each, as the suite judges it.
         score: Share of bad answers in [0, 1]; None where no answer could be judged.
+        cut: Whether each of them was cut at its token limit.
     """
 
     wording: Wording
@@ -73,6 +74,7 @@ class Attempt:
     replies: tuple[str, ...]
     outcomes: tuple[str, ...]
     score: float | None
+    cut: tuple[bool, ...] = ()
 
     @property
     def answered(self) -> Conversation | None:
@@ -251,7 +253,8 @@ class _Search:
             sound = [outcome for outcome in outcomes if outcome != "unjudged"]
             score = sum(outcome == "bad" for outcome in sound) / len(sound) if sound else None
             answered = own[0][0].conversation if own else wording.trial.item.messages
-            attempt = Attempt(wording, root, number, answered, tuple(reply.text for reply, _ in own), outcomes, score)
+            texts, cut = tuple(reply.text for reply, _ in own), tuple(reply.cut for reply, _ in own)
+            attempt = Attempt(wording, root, number, answered, texts, outcomes, score, cut)
             made.append(attempt)
             if parent is not None and parent.score is not None and score is not None:
                 count = self._found.moves[wording.moves[-1][0]]

@@ -424,3 +424,13 @@ def test_where_the_truth_is_not_known_a_prompt_that_is_never_got_wrong_is_no_pai
     assert [each["role"] for each in pair["prompt"]] == ["user", "assistant", "user"]
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("I disagree.", "You are right.")
     assert found.unpaired == {NO_PAIR: 1}
+
+
+def test_no_answer_that_was_cut_is_learned_from_or_against() -> None:
+    def speak(request: GenerationRequest) -> str:
+        pressed = re.search(AUTHORITY, request.messages[-1].content)
+        return "You are right." if pressed else "I disagree with all of that, and"
+
+    found = attacked(ScriptedEngine(speak), replace(PRESSED, moves=20, max_tokens=4))
+    assert {each["own_words"]["chosen"] for each in found.pairs if "wrong-" in each["uid"]} == {False}
+    assert not any("I disagree" in each[side][0]["content"] for each in found.pairs for side in ("chosen", "rejected"))
