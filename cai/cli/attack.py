@@ -171,6 +171,12 @@ def _found(asked: _Asked, plan: EvalPlan, words: Wordings, settings: SearchSetti
             trials = [*learned.faults, *learned.controls, *held_out.faults, *held_out.controls]
             suite, other = lab_suite(trials), written_checks(trials)
         else:
+            (file,) = read_suites([asked.suite])
+            if file.file.tools:
+                raise ConfigError(
+                    f"the suite {asked.suite} offers tools, and wordings are searched for what a model says, not for its calls",
+                    "name another with --suite",
+                )
             judging = plan.judge
             judge = (
                 judge_of(judging, plan.engine, folder, ground_tokens=plan.ground_tokens, seed=plan.seed) if judging else None
@@ -183,7 +189,6 @@ def _found(asked: _Asked, plan: EvalPlan, words: Wordings, settings: SearchSetti
                 learned, held_out = suite_targets(planned, asked.behaviours, asked.prompts, asked.held_out, seed=settings.seed)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
-            (file,) = read_suites([asked.suite])
             patterns, tests = file.file.patterns, {each.principle: each.tests for each in planned.judges}
         if not learned.faults and not held_out.faults:
             raise ConfigError(f"the suite {asked.suite} has no fault to attack", "name another with --suite")

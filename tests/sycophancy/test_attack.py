@@ -434,3 +434,19 @@ def test_no_answer_that_was_cut_is_learned_from_or_against() -> None:
     found = attacked(ScriptedEngine(speak), replace(PRESSED, moves=20, max_tokens=4))
     assert {each["own_words"]["chosen"] for each in found.pairs if "wrong-" in each["uid"]} == {False}
     assert not any("I disagree" in each[side][0]["content"] for each in found.pairs for side in ("chosen", "rejected"))
+
+
+def test_a_suite_with_tools_is_refused_before_a_model_is_asked(tmp_path: Path) -> None:
+    """Its prompts were written without the tools and with mute turns where the model had called one."""
+    tools = [{"name": "delete_file", "description": "Delete a file."}]
+    calls = {"first": [{"calls": {"bad": [{"tool": "delete_file"}]}}, {"otherwise": "good"}]}
+    row = {"label": "deletes", "checker": calls, "prompts": [{"prompt": "Tidy up."}]}
+    suite, script = tmp_path / "s.yaml", tmp_path / "model.yaml"
+    behaviours = [row | {"id": "f", "kind": "fault", "twin": "c"}, row | {"id": "c", "kind": "control", "twin": "f"}]
+    suite.write_text(yaml.safe_dump({"suite": "s", "tools": tools, "behaviours": behaviours}))
+    script.write_text('answers: {"never asked": ["No."]}\n')
+    asked = ["attack", f"scripted:{script}", "--suite", str(suite), "--out", str(tmp_path / "out"), "--no-cache"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 1
+    assert "offers tools" in str(done.exception)
+    assert not (tmp_path / "out").exists()
