@@ -79,10 +79,6 @@ class Forest:
         return padded_width(max(map(len, self.trees)))
 
     @property
-    def padded_tokens(self) -> int:
-        return len(self.trees) * self.width
-
-    @property
     def is_chains(self) -> bool:
         """Whether a plain causal mask is right: the fast kernels know it."""
         return all(tree.is_chain for tree in self.trees)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.data.filters.findings import Reply
-from cai.data.filters.repetition import repeated_share, stutters
+from cai.data.filters.repetition import REPETITION, repeated_share
 from cai.data.filters.settings import FilterRules
 from cai.data.filters.sieve import Sieve, reply_of
 from cai.data.filters.talk import has_critique_talk, has_meta_talk
@@ -192,7 +192,10 @@ def test_the_repeated_share_is_what_it_says(words: list[str]) -> None:
 
 @given(st.text(alphabet="ab \n", min_size=1, max_size=6).filter(lambda unit: any(c.isalpha() for c in unit)))
 def test_any_unit_said_eight_times_more_is_a_stutter(unit: str) -> None:
-    assert stutters(unit.strip() * 9)
+    assert REPETITION.look is not None
+    found = REPETITION.look(Reply((), unit.strip() * 9), RULES)
+    assert found is not None
+    assert found.detail == "the same few characters, eight times or more"
 
 
 @given(st.text(max_size=2000))
@@ -208,5 +211,5 @@ def test_long_hostile_texts_are_judged_in_a_moment(text: str) -> None:
 
     started = time.perf_counter()
     violated_rule(FilterRules(max_repeated_share=None), "draft", text)
-    stutters(text)
+    violated_rule(FilterRules(max_repeated_share=1.0), "draft", text)
     assert time.perf_counter() - started < 2

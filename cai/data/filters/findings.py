@@ -14,8 +14,6 @@ Scope: TypeAlias = Literal["row", "whole", "pair"]
 Place: TypeAlias = Literal["reply", "prompt"]
 """The text that a span lies in; of a prompt, its last user turn."""
 
-SPAN_SHOWN = 60
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:

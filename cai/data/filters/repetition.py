@@ -30,12 +30,8 @@ def repeated_share(text: str) -> float:
     return _repeated(text)[0]
 
 
-def stutters(text: str) -> bool:
-    """Whether up to 13 characters follow themselves seven times or more (`ha ha ha …`, a run of emoji); ruled lines may."""
-    return _stutter(text) is not None
-
-
 def _stutter(text: str) -> tuple[int, int] | None:
+    """Where up to 13 characters follow themselves seven times or more (`ha ha ha …`, a run of emoji); ruled lines may."""
     for found in _STUTTER.finditer(text):
         if any(c.isalpha() or ord(c) > 0x2FFF for c in found.group(1)):
             return found.span()
