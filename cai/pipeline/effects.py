@@ -18,10 +18,14 @@ from cai.statistics import Interval, cluster_bootstrap, holm, sign_flip_p, wilso
 from cai.store import RunFolder
 from cai.store.pairing import Common, Labels, paired
 
-FileState: TypeAlias = Literal["same", "same but for times", "different", "only first", "only second", "not compared"]
+FileState: TypeAlias = Literal[
+    "same", "same but for times", "same but for where the model lies", "different", "only first", "only second", "not compared"
+]
 SHOWN_ROWS = 10
 _TIMES = frozenset({"seconds", "tokens_per_second", "resumed_from_step", "reference_computed"})
 """How long training took and where it was interrupted: in its notes, and no part of what was made."""
+_PLACE = "base_model_name_or_path"
+"""In an adapter's settings, the model it is for, as the user named it: models are compared by content, wherever they lie."""
 BESIDE = ("reward", "rl")
 """Folders of models that other commands make of a run."""
 
@@ -207,7 +211,8 @@ def noted_effects(first: Mapping[str, Any], second: Mapping[str, Any], *, until:
         elif one["sha256"] == other["sha256"]:
             files.append(FileDifference(path, stage, "same"))
         else:
-            files.append(FileDifference(path, stage, "not compared" if _holds_times(Path(path)) else "different"))
+            unsure = _holds_times(Path(path)) or _names_a_model(Path(path))
+            files.append(FileDifference(path, stage, "not compared" if unsure else "different"))
     rows = [cast("dict[str, dict[str, int]]", each.get("ledger") or {}).get("rows", {}) for each in (first, second)]
     comparable = rows[0] and until is not Stage.GENERATE
     totals = {name: (rows[0].get(name, 0), rows[1].get(name, 0)) for name in rows[1]} if comparable else {}
@@ -230,8 +235,7 @@ def _files(first: RunFolder, second: RunFolder) -> Iterator[FileDifference]:
         elif one.sha256 == other.sha256:
             yield FileDifference(path, one.stage, "same")
         else:
-            timed = _without_times(first.path / path) == _without_times(second.path / path) is not None
-            yield FileDifference(path, one.stage, "same but for times" if timed else "different")
+            yield FileDifference(path, one.stage, _state_of_other_bytes(first.path / path, second.path / path))
 
 
 def _beside(first: Path, second: Path, not_compared: list[str]) -> list[FileDifference]:
@@ -249,8 +253,7 @@ def _beside(first: Path, second: Path, not_compared: list[str]) -> list[FileDiff
             elif filecmp.cmp(mine[path], theirs[path], shallow=False):
                 found.append(FileDifference(place, name, "same"))
             else:
-                timed = _without_times(mine[path]) == _without_times(theirs[path]) is not None
-                found.append(FileDifference(place, name, "same but for times" if timed else "different"))
+                found.append(FileDifference(place, name, _state_of_other_bytes(mine[path], theirs[path])))
     return found
 
 
@@ -260,6 +263,28 @@ def _files_of(folder: Path) -> dict[str, Path]:
         return {}
     files = [each for part in (folder, folder / "adapter") for each in part.glob("*") if each.is_file()]
     return {each.relative_to(folder).as_posix(): each for each in files if each.name != ".lock"}
+
+
+def _state_of_other_bytes(one: Path, other: Path) -> FileState:
+    """Of two files whose bytes differ."""
+    if _without_times(one) == _without_times(other) is not None:
+        return "same but for times"
+    return "same but for where the model lies" if _without_place(one) == _without_place(other) is not None else "different"
+
+
+def _without_place(path: Path) -> dict[str, Any] | None:
+    """An adapter's settings without the name of its model; None for what is none."""
+    if not _names_a_model(path):
+        return None
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return cast("dict[str, Any]", found) | {_PLACE: None} if isinstance(found, dict) else None
+
+
+def _names_a_model(path: Path) -> bool:
+    return path.name == "adapter_config.json"
 
 
 def _without_times(path: Path) -> Any:

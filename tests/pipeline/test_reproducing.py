@@ -80,6 +80,27 @@ def test_a_whole_run_of_a_real_model_is_the_same_byte_for_byte(tmp_path: Path) -
     assert times == ["dpo/training.json"]
 
 
+def test_a_whole_run_on_another_path_with_the_model_elsewhere_is_the_same(tmp_path: Path) -> None:
+    """The adapter's settings name the model it was trained on by its path, and the training was told to differ."""
+    (tmp_path / "here").mkdir()
+    prompts = write_prompts(tmp_path / "here" / "prompts.jsonl", 14)
+    config = write_config(tmp_path / "here", make_checkpoint(tmp_path / "here" / "model"), prompts)
+    assert cai_here("run", config).returncode in (0, 3)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run = tmp_path / "there" / "run"
+    refused = cai_here("reproduce", run)
+    assert refused.returncode == 1
+    assert "--set policy.name=PATH" in refused.stderr
+    done = cai_here("reproduce", run, "--set", f"policy.name={tmp_path / 'there' / 'model'}", "--json")
+    assert done.returncode == 0, done.stdout
+    told = json.loads(done.stdout)
+    states = {each["path"]: each["state"] for each in told["effects"]["files"] if each["state"] != "same"}
+    assert states == {
+        "dpo/adapter/adapter_config.json": "same but for where the model lies",
+        "dpo/training.json": "same but for times",
+    }
+
+
 def test_what_came_out_otherwise_is_told_stage_by_stage_with_how_much(place: Path, tmp_path: Path) -> None:
     """One stored transcript of the original is another one: as on a machine that rounds otherwise."""
     with RunFolder.open(place / "run") as folder:
