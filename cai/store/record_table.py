@@ -14,6 +14,7 @@ from cai.errors import StoreError
 from cai.records import Outcome
 from cai.store.checksums import row_checksum
 from cai.store.database import Database
+from cai.store.earlier_records import in_this_form
 from cai.store.ledger import ROWS_PER_PAGE
 
 LOG = logging.getLogger(__name__)
@@ -198,15 +199,17 @@ class RecordTable:
     def _parsed(self, kind: str, model: type[Model], body: str, *, sound: bool) -> Model:
         if not sound:
             raise StoreError(
-                f"{self._folder}: a stored record of kind {kind!r} is damaged.",
+                f"{self._folder}: a stored record of kind {str(kind)!r} is damaged.",
                 "Run `cai run` again: records are put together anew, and finished model calls are kept.",
             )
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
+            if (earlier := in_this_form(model, body)) is not None:
+                return self._parsed(kind, model, earlier, sound=True)
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise StoreError(
-                f"{self._folder}: a stored record of kind {kind!r} does not fit this version ({place}: {first['msg']}).",
+                f"{self._folder}: a stored record of kind {str(kind)!r} does not fit this version ({place}: {first['msg']}).",
                 "Read it with the version that wrote it, or run again: model calls are kept.",
             ) from error

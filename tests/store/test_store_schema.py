@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cai.errors import StoreError
-from cai.records import FailureRecord, Item, LedgerEntry, Outcome, RecordKind, RevisionRecord
+from cai.records import FailureRecord, Item, LedgerEntry, Outcome, PreferenceRecord, RecordKind, RevisionRecord
 from cai.store import RunFolder, StageResult
+from cai.store.examination import examine
 from cai.store.pairing import Common, paired
 from constitution.messages import user
 
@@ -243,6 +244,43 @@ def test_a_database_brought_to_this_version_leaves_the_old_one_beside_it(first_s
     with RunFolder.open(first_schema) as run:  # brought already: nothing is copied again
         check_is_all_there(run)
     assert (first_schema / "run-schema-1.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "margin", "wanted"),
+    [
+        ("revision", 0.5, ("draft", True, 0, 0)),
+        ("draft", -0.5, ("revision", False, 0, 0)),
+        ("sample", 0.5, ("sample", True, 0, 1)),
+        ("sample", -0.5, ("sample", False, 1, 0)),
+    ],
+)
+def test_pairs_that_did_not_say_what_was_rejected_are_read_as_they_were_meant(
+    first_schema: Path, source: str, margin: float, wanted: tuple[str, bool, int, int]
+) -> None:
+    """A finished run of the first schema was told to be damaged, and had no report: its pairs lacked a field."""
+    comparison = {"uid": "a", "principle_id": "p", "method": "pointwise", "order": "none", "margin_nats": margin}
+    pair = {
+        "version": 1, "uid": "a", "replica": 0, "prompt": [{"role": "user", "content": "Hi."}], "chosen": "x", "rejected": "y",
+        "chosen_source": source, "p_chosen": 0.62, "margin_nats": 0.5, "method": "pointwise", "principle_ids": ["p"],
+        "comparisons": [comparison], "tags": [],
+    }  # fmt: skip
+    with sqlite3.connect(first_schema / "run.sqlite") as connection:
+        connection.execute("INSERT INTO records VALUES ('preference', 'a', 0, 0, ?)", (json.dumps(pair),))
+    for read_only in (True, False):
+        with RunFolder.open(first_schema, read_only=read_only) as run:
+            (found,) = run.records("preference", PreferenceRecord)
+        assert (found.rejected_source, found.chosen_is_first, found.chosen_index, found.rejected_index) == wanted
+        assert found.first_margin_nats == margin
+    (records,) = (each for each in examine(first_schema).checks if each.name == "records")
+    assert records.is_sound, records.findings
+
+
+def test_a_record_of_no_form_that_is_known_says_what_does_not_fit(first_schema: Path) -> None:
+    with sqlite3.connect(first_schema / "run.sqlite") as connection:
+        connection.execute("INSERT INTO records VALUES ('preference', 'a', 0, 0, ?)", (json.dumps({"uid": "a"}),))
+    with RunFolder.open(first_schema) as run, pytest.raises(StoreError, match=r"kind 'preference' does not fit .*required"):
+        list(run.records(RecordKind.PREFERENCE, PreferenceRecord))
 
 
 def test_a_reader_sees_a_run_of_the_first_schema_and_leaves_it_as_it_is(first_schema: Path) -> None:
