@@ -61,8 +61,13 @@ def reproduce(
 
 def _print_surroundings(around: Causes) -> None:
     from cai.cli.terminal import visible
+    from cai.pipeline.causes import NOT_NOTED
+    from cai.pipeline.differences_in_words import shown_setting
 
     for each in (*around.packages, *around.environment, *around.git):
         typer.echo(visible(f"different here: {each.name}: {each.first} → {each.second}"), err=True)
     for each in around.settings:
-        typer.echo(visible(f"set otherwise: {each.key}: {each.first} → {each.second}"), err=True)
+        if each.first_origin != NOT_NOTED:
+            typer.echo(visible("set otherwise: {}: {} → {}".format(each.key, *shown_setting(each))), err=True)
+    if later := [each.key for each in around.settings if each.first_origin == NOT_NOTED]:
+        typer.echo(visible(f"not noted by the run, which is older: {', '.join(later)}"), err=True)

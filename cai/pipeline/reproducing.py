@@ -229,6 +229,8 @@ def _prompts(
     assert corpus is not None, "a configuration has prompts or the lab's world"
     if config.lab is None:
         corpus.hold_out(config.holdout_share, config.seed)
+    if kept and "fingerprint" not in facts:
+        return corpus, source  # a manifest of an early version did not note it; these are the rows that the run had
     if corpus.fingerprint() != facts.get("fingerprint") and (kept or not _same_file(config, noted)):
         what = "the rows in run.sqlite" if kept else f"{config.prompts.path if config.prompts else 'the world'}"
         problems.append(

@@ -255,6 +255,22 @@ def test_a_run_whose_manifest_is_of_the_first_version_is_done_again_too(place: P
     assert read_manifest(tmp_path / "again")["version"] == 2
 
 
+def test_what_an_early_manifest_did_not_note_is_neither_another_run_nor_set_otherwise(place: Path) -> None:
+    """Its rows lie in the run, and were told not to be those of the run; settings that came later were set "None → None"."""
+
+    def make_early(whole: dict[str, Any]) -> None:
+        whole["prompts"].pop("fingerprint")
+        for name in ("debate", "ensemble"):
+            whole["config"]["labels"].pop(name)
+
+    edit_manifest(place / "run", make_early)
+    done = cai_here("reproduce", place / "run", "--until", "generate", "--set", "labels.max_p_chosen=0.9")
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "labels." in line]
+    assert told[0].startswith("set otherwise: labels.max_p_chosen: ")
+    assert told[1:] == ["not noted by the run, which is older: labels.ensemble, labels.debate"]
+
+
 def prefers(pair: PreferenceRecord, better: str) -> HumanVerdict:
     names = sorted(reply_fingerprint(pair.prompt, reply) for reply in (pair.chosen, pair.rejected))
     first = names[0] == reply_fingerprint(pair.prompt, better)
