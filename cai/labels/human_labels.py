@@ -19,7 +19,7 @@ from cai.labels.settings import HumanLabelSettings, LabelSettings
 from cai.labels.shares import Share
 from cai.labels.trials import TrialPair, judge_pairs, undecided_reasons
 from cai.records import ComparedPair, FailureRecord, PreferenceRecord
-from constitution.messages import Conversation
+from constitution.messages import Conversation, spelt
 from constitution.schema import Constitution, Principle
 from constitution.selection import applicable
 
@@ -210,7 +210,7 @@ def human_agreement(
         longer_wins=_share([_right(pair, len(pair.first) - len(pair.second)) for pair, _ in sided]),
         by_principle=_by_principle(sided),
         temperature=settings.temperature,
-        calibration=calibration(*_labels(decided)) if decided else None,
+        calibration=_calibration(decided, *_labels(decided)) if decided else None,
         fit=_fit(decided, settings, fit_share),
     )
 
@@ -241,11 +241,26 @@ def _labels(decided: Sequence[tuple[HumanPair, PreferenceRecord]]) -> tuple[np.n
     return np.array([label.p_chosen for _, label in decided]), np.array(targets)
 
 
+def _prompt(pair: HumanPair) -> str:
+    """Pairs of one prompt are not independent: intervals resample prompts, and no prompt is on both sides of a fit."""
+    return repr([spelt(each) for each in pair.conversation])
+
+
+def _calibration(labels: Sequence[tuple[HumanPair, PreferenceRecord]], p_N: np.ndarray, target_N: np.ndarray) -> Calibration:
+    return calibration(p_N, target_N, clusters=[_prompt(pair) for pair, _ in labels])
+
+
 def _fit(
     decided: Sequence[tuple[HumanPair, PreferenceRecord]], settings: LabelSettings, fit_share: float
 ) -> TemperatureFit | None:
-    ordered = sorted(decided, key=lambda each: blake2b(f"fit {each[0].uid}".encode()).digest())
-    fitted, measured = ordered[: round(len(ordered) * fit_share)], ordered[round(len(ordered) * fit_share) :]
+    by_prompt: dict[str, list[tuple[HumanPair, PreferenceRecord]]] = {}
+    for each in decided:
+        by_prompt.setdefault(_prompt(each[0]), []).append(each)
+    fitted: list[tuple[HumanPair, PreferenceRecord]] = []
+    measured: list[tuple[HumanPair, PreferenceRecord]] = []
+    for prompt in sorted(by_prompt, key=lambda each: blake2b(f"fit {each}".encode("utf-8", "surrogatepass")).digest()):
+        half = fitted if len(fitted) < round(len(decided) * fit_share) else measured
+        half += sorted(by_prompt[prompt], key=lambda each: each[0].uid)
     if min(len(fitted), len(measured)) < LEAST_FITTED:
         return None
     temperature = fit_temperature(np.array([label.margin_nats for _, label in fitted]), _labels(fitted)[1])
@@ -253,5 +268,6 @@ def _fit(
     after: Calibration | None = None
     if temperature is not None:
         margins = np.array([label.margin_nats for _, label in measured])
-        after = calibration(tempered(margins, temperature, settings.max_p_chosen), target_N)
-    return TemperatureFit(fitted_on=len(fitted), temperature=temperature, before=calibration(p_N, target_N), after=after)
+        after = _calibration(measured, tempered(margins, temperature, settings.max_p_chosen), target_N)
+    before = _calibration(measured, p_N, target_N)
+    return TemperatureFit(fitted_on=len(fitted), temperature=temperature, before=before, after=after)

@@ -110,6 +110,32 @@ def test_overconfident_labels_are_mended_by_the_fitted_temperature() -> None:
     assert 1 / (1 + math.exp(-6 / fit.temperature)) == pytest.approx(0.8, abs=0.08)
 
 
+def test_pairs_of_one_prompt_are_not_taken_for_so_many_independent_ones() -> None:
+    """Story: forty prompts of five pairs each gave the narrow intervals of two hundred, and stood on both sides of the fit."""
+    judge = pointwise_judge(lambda reply: 3.0 if reply.startswith("good") else -3.0)
+
+    def of(prompts: int) -> HumanAgreement:
+        each = 200 // prompts
+        made = [
+            HumanPair(f"human-{n}", (user(f"question {n // each}"),), f"good {n}", f"bad {n}", float(n // each % 4 > 0))
+            for n in range(200)
+        ]
+        return measured(made, judge)
+
+    few, many = of(40), of(200)
+    assert few.calibration is not None
+    assert many.calibration is not None
+    assert few.calibration.ece == pytest.approx(many.calibration.ece)
+    widths = [each.ece_interval.high - each.ece_interval.low for each in (few.calibration, many.calibration)]
+    assert widths[0] > 1.5 * widths[1]
+    assert few.fit is not None
+    assert few.fit.fitted_on == 100
+    assert of(8).fit is not None
+    uneven = of(25).fit
+    assert uneven is not None
+    assert (uneven.fitted_on % 8, uneven.before.labels % 8) == (0, 0)
+
+
 def test_a_judge_that_errs_more_than_it_is_right_gets_no_temperature() -> None:
     pairs = [pair(n, "good", "bad", 0.0) for n in range(60)]
     found = measured(pairs, pointwise_judge(lambda reply: 1.0 if reply == "good" else -1.0))
