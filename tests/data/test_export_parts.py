@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from exported_rows import direct, rows_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,16 @@ def test_parts_share_no_prompt_and_lose_no_row(tmp_path: Path) -> None:
         seen = [{prompts[int(row["uid"])] for row in rows} for rows in parts.values()]
         assert not seen[0] & seen[1]
         assert 0.15 < len(parts["test"]) / 80 < 0.45
+
+
+@pytest.mark.parametrize(("share", "missing"), [(1e-9, "test_prefs"), (1 - 1e-9, "train_prefs")])
+def test_a_part_that_no_row_fell_to_is_told(share: float, missing: str, tmp_path: Path) -> None:
+    """Story: a test part was asked for of a few prompts, none fell to it, and there was neither a file nor a word."""
+    outcome = direct([labelled_pair("a")], "alignment-handbook", tmp_path / "out", test_share=share)
+    assert not (tmp_path / "out" / f"preferences-{missing}.jsonl").exists()
+    assert f"preferences: no row fell to the part `{missing}`, and so there is no file of it" in list(outcome.told())
+    whole = direct([labelled_pair("a")], "alignment-handbook", tmp_path / "whole")
+    assert not [line for line in whole.told() if "no row fell" in line]
 
 
 @settings(max_examples=30)

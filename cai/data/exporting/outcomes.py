@@ -32,6 +32,7 @@ class TableOutcome:
         table: It.
         files: Part (`train`, `test` …) → path in the export's folder.
         rows: The same parts → rows.
+        empty: Parts that no row fell to, and that have no file.
         left_out: Reason → rows.
         notes: What was done to texts so that they fit → rows.
         below_threshold: Pairs left out since their label is weaker than asked for.
@@ -44,6 +45,7 @@ class TableOutcome:
     table: Table[Any]
     files: dict[str, str] = field(default_factory=dict[str, str])
     rows: dict[str, int] = field(default_factory=dict[str, int])
+    empty: list[str] = field(default_factory=list[str])
     left_out: Counter[str] = field(default_factory=Counter[str])
     notes: Notes = field(default_factory=Counter[str])
     below_threshold: int = 0
@@ -100,6 +102,8 @@ class ExportOutcome:
             yield f"{name}: {_rows(count)}: {note}"
         if not each.total:
             yield f"{name}: no rows, and so no file"
+        for part in each.empty if each.total else ():
+            yield f"{name}: no row fell to the part `{part}`, and so there is no file of it"
         if each.soft and each.table.labels is not SoftLabels.USED and each.table.labels is not None:
             yield f"{name}: {_rows(each.soft, 'label')} short of certain: {each.table.labels.value}"
         limit, lengths = each.table.limit, each.lengths

@@ -137,6 +137,8 @@ class _Writer(Generic[Given]):
             count = write_table(work / name, self.form.container, self.kind, self._rows(number), head)
             if count:
                 self._outcome.files[split], self._outcome.rows[split] = name, count
+            else:
+                self._outcome.empty.append(split)
         return self._outcome
 
     def _rows(self, part: int) -> Iterator[Row]:
