@@ -10,7 +10,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from cai.data.cards import DatasetFacts, FilterFact
-from cai.data.filters.stored import stored_overview
+from cai.data.filters.leakage import LEAKAGE
+from cai.data.filters.stored import rules_of, stored_overview
 from cai.data.readable import readable
 from cai.labels import LabelQuality
 from cai.models.spec import ModelSpec
@@ -153,8 +154,12 @@ def _making(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[
 
 def _filters(folder: RunFolder) -> Iterator[FilterFact]:
     counts = {reason: n for (outcome, reason), n in folder.ledger_reasons().items() if outcome is Outcome.FILTERED}
+    compared = ", ".join(map(_public, rules_of(folder).evaluation_sets))
     for each in stored_overview(folder).rules:
-        yield FilterFact(each.rule, each.action, counts.pop(each.rule, 0), each.found, each.description)
+        meaning = each.description
+        if each.rule == LEAKAGE.id and each.action != "off":
+            meaning += f" Compared with: {compared}."
+        yield FilterFact(each.rule, each.action, counts.pop(each.rule, 0), each.found, meaning)
     yield from (FilterFact(reason, "–", n, n) for reason, n in sorted(counts.items()))
 
 

@@ -14,6 +14,7 @@ from cai.config import read_config
 from cai.data.filters.stored import rules_of, stored_overview
 from cai.errors import ProblemList, StoreError
 from cai.pipeline import RunSummary, generating, open_session, plan, read_inputs, run
+from cai.pipeline.describing import dataset_facts
 from cai.pipeline.merging import merge
 from cai.pipeline.sharding import Shard
 from cai.pipeline.sifting import explain, trial_overview
@@ -188,6 +189,9 @@ def test_another_evaluation_file_is_seen_though_its_name_is_the_same(tmp_path: P
     assert planned[Stage.LABEL] == "to do"
     leaked = dropped(contents(complete(config).folder)["ledger"], "leakage")
     assert leaked
+    with RunFolder.open(tmp_path / "run", read_only=True) as folder:
+        (fact,) = (each for each in dataset_facts(folder).filters if each.rule == "leakage")
+    assert fact.meaning.endswith("Compared with: exam.jsonl."), "the card names what was looked for, and no folder"
     exam.unlink()
     with pytest.raises(ProblemList, match="evaluation_sets"):
         complete(config)
