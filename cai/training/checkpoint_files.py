@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ def whole_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Those that were written to their end, by step."""
     found = (mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}"))
     return sorted((int(path.name.rpartition("-")[2]), path) for path in found)
+
+
+def drop_superseded(folder: Path, *, best_step: int | None, keep_weights: bool) -> None:
+    """Leave the newest `RESUMABLE` whole checkpoints and that of the best step; of the others nothing, or their weights."""
+    for step, checkpoint in whole_checkpoints(folder)[:-RESUMABLE]:
+        if keep_weights:
+            drop_optimizer(checkpoint)
+        elif step != best_step:
+            (checkpoint / COMPLETE).unlink()  # first: whoever is killed in here leaves a torso, and no whole one
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def drop_optimizer(checkpoint: Path) -> None:

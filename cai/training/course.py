@@ -182,6 +182,7 @@ def _train(
         on_event=on_event,
         measure=opening.measure,
         callbacks=callbacks if TENSORBOARD not in settings.report_to else (*callbacks, *tensorboard(folder.tensorboard)),
+        keep_checkpoints=settings.keep_checkpoints,
     )
     cast("Any", trainer).train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
     steps = int(trainer.state.global_step)

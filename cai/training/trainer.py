@@ -23,14 +23,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from cai.errors import TrainingError
 from cai.models.memory import return_free_memory
+from cai.models.progress import no_bars
 from cai.training import processes
 from cai.training.checkpoint_files import (
     COMPLETE,
     MAKE_ROOM,
-    RESUMABLE,
-    drop_optimizer,
+    drop_superseded,
     refuse_broken_weights,
-    whole_checkpoints,
 )
 from cai.training.head import sum_dtype
 from cai.training.held_out import Evaluating
@@ -88,6 +87,7 @@ class StepTrainer(Trainer):
         on_metrics: Gets each logged line, with `step` and `epoch`.
         on_event: Told after every step.
         callbacks: More of transformers' callbacks.
+        keep_checkpoints: Whether the weights of all checkpoints stay.
 
     Raises:
         TrainingError: If the processes share the work in a way that is not supported.
@@ -110,6 +110,7 @@ class StepTrainer(Trainer):
         on_event: OnEvent | None,
         measure: Measure | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        keep_checkpoints: bool = False,
     ) -> None:
         self._world, self._rank = processes.world(), processes.rank()
         self._dataset = _Shares(len(plan), self._world)
@@ -134,7 +135,7 @@ class StepTrainer(Trainer):
         self._sums: Sums = {}
         self.step_loss = math.nan
         self.tokens = 0
-        self.add_callback(_Course(self, on_event))
+        self.add_callback(_Course(self, on_event, keep_checkpoints=keep_checkpoints))
 
     def _get_train_sampler(self, train_dataset: Dataset[int] | None = None) -> Sampler[int]:  # noqa: ARG002 - there is one
         return SequentialSampler(self._dataset)
@@ -233,7 +234,8 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         try:
-            cast("Any", super())._save_checkpoint(*arguments, **options)
+            with no_bars():
+                cast("Any", super())._save_checkpoint(*arguments, **options)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # what torch.save makes of a full disk
@@ -310,8 +312,9 @@ class StepTrainer(Trainer):
 class _Course(TrainerCallback):
     """Tells of every step, and closes a line of metrics with every checkpoint, so that a resumed run logs the same lines."""
 
-    def __init__(self, trainer: StepTrainer, on_event: OnEvent | None) -> None:
+    def __init__(self, trainer: StepTrainer, on_event: OnEvent | None, *, keep_checkpoints: bool) -> None:
         self._trainer, self._on_event = trainer, on_event
+        self._keep_checkpoints = keep_checkpoints
         self._started, self._first = time.monotonic(), 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
@@ -340,9 +343,8 @@ class _Course(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             (checkpoint / COMPLETE).touch()
-            if args.save_total_limit is None:
-                for _, earlier in whole_checkpoints(checkpoint.parent)[:-RESUMABLE]:
-                    drop_optimizer(earlier)
+            # Not left to the Trainer, which goes by times of files, and warns where two lie close together.
+            drop_superseded(checkpoint.parent, best_step=state.best_global_step, keep_weights=self._keep_checkpoints)
 
 
 _STEPS_BETWEEN_TRIMS = 16

@@ -10,7 +10,6 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from cai.errors import TrainingError
-from cai.training.checkpoint_files import RESUMABLE
 from cai.training.settings import TrainingSettings
 from cai.training.tracker_packages import TENSORBOARD
 from constitution.nearest import nearest
@@ -51,7 +50,6 @@ def training_arguments(settings: TrainingSettings, steps: int, folder: Path, dev
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.save_every_steps or steps,
-        save_total_limit=None if settings.keep_checkpoints else RESUMABLE,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=False,
         remove_unused_columns=False,

@@ -14,6 +14,7 @@ from checkpoints import make_checkpoint
 from filelock import FileLock
 from training_runs import DPO, SFT, Interrupted, interrupted_at, make_pairs, make_replies, metrics_of, spec_of
 from transformers import PreTrainedModel
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from cai.errors import TrainingError
 from cai.training.dpo import train_dpo
@@ -73,6 +74,32 @@ def test_checkpoints_that_are_to_be_kept_are_the_weights_on_the_way(llama: Path,
     resumed = train_dpo(spec_of(llama), make_pairs(32), [], settings, tmp_path / "cut")
     assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "out" / "model.safetensors").read_bytes()
     assert resumed.fingerprint == result.fingerprint
+
+
+def test_the_newest_checkpoints_and_the_best_stay_and_nothing_is_said_of_saving(
+    llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Story: with all weights trained, each checkpoint drew a bar of transformers' into the progress; of two that lay within a
+    second of each other, the Trainer said that the file system's times were not reliable.
+    """
+    settings = DPO.model_copy(
+        update={"lora": None, "holdout_share": 0.4, "patience": 9, "eval_every_steps": 1, "learning_rate": 1.0, "epochs": 4}
+    )
+    bars_on = is_progress_bar_enabled()
+    enable_progress_bar()
+    try:
+        with pytest.raises(Interrupted):
+            train_dpo(spec_of(llama), make_pairs(16), [], settings, tmp_path / "out", on_event=interrupted_at("train", 6))
+    finally:
+        if not bars_on:
+            disable_progress_bar()
+    evaluated = [line for line in metrics_of(tmp_path / "out") if "eval/loss" in line]
+    best = int(min(evaluated, key=lambda line: line["eval/loss"])["step"])
+    assert best < 4, "the best is none of the newest"
+    assert sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir()) == [
+        f"checkpoint-{step}" for step in (best, 4, 5)
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_run_may_be_begun_anew_on_purpose(llama: Path, tmp_path: Path) -> None:
