@@ -15,6 +15,7 @@ from cai.statistics import (
     benjamini_hochberg,
     bootstrap_interval,
     cluster_bootstrap,
+    cluster_share_interval,
     clusters_needed,
     holm,
     nested_bootstrap,
@@ -85,14 +86,21 @@ def test_steps_that_are_no_whole_numbers_are_flipped_at_random_and_agree_with_al
     assert found == sign_flip_p(steps, [str(n) for n in range(8)])
 
 
+def test_what_no_random_flip_reaches_is_rare_and_not_impossible() -> None:
+    """Forty steps of one sign: 2 of 2^40 flips go as far, and of 99 random ones only the observed one does."""
+    assert sign_flip_p([0.3] * 40, [str(n) for n in range(40)], flips=99) == 1 / 100
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_false_discoveries_are_controlled_as_scipy_does(p_values: list[float]) -> None:
     assert benjamini_hochberg(p_values) == pytest.approx(list(stats.false_discovery_control(p_values)))
 
 
-def test_any_statistic_of_single_rows_has_the_interval_of_the_mean() -> None:
-    values = np.random.default_rng(1).normal(size=80)
-    clusters = [str(n // 2) for n in range(80)]
+@pytest.mark.parametrize("cluster_of", [lambda n: n // 2, lambda n: int(n**0.5)], ids=["of one size", "of many sizes"])
+def test_any_statistic_of_single_rows_has_the_interval_of_the_mean(cluster_of: Callable[[int], int]) -> None:
+    """Of rows, too, where clusters differ in size and in their means: a mean of the clusters' means is another figure."""
+    values = np.random.default_rng(1).normal(np.arange(80) / 20)
+    clusters = [str(cluster_of(n)) for n in range(80)]
     found = bootstrap_interval(lambda index: float(values[index].mean()), clusters, resamples=4000)
     wanted = cluster_bootstrap(values.tolist(), clusters)
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
@@ -106,6 +114,11 @@ def test_as_many_clusters_as_needed_show_the_difference_four_times_in_five() -> 
     experiments = rng.choice([-1.0, 0.0, 1.0], size=(2000, needed), p=[0.15, 0.6, 0.25])
     z = experiments.mean(axis=1) / (experiments.std(axis=1, ddof=1) / needed**0.5)
     assert (np.abs(z) > 1.96).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_clusters_needed_by_hand() -> None:
+    """Means −1 and 1 have the variance 2 (of a sample): (1.95996 + 0.84162)² · 2 / 0.5² = 62.8."""
+    assert clusters_needed([-1.0, 1.0], ["a", "b"], 0.5) == 63
 
 
 def test_no_change_among_few_rows_still_asks_for_more() -> None:
@@ -137,6 +150,14 @@ def test_answers_to_one_prompt_do_not_count_as_new_evidence() -> None:
     assert taken_for_independent.high - taken_for_independent.low < 0.6 * (once.high - once.low)
 
 
+def test_a_share_of_rows_that_go_together_is_as_unsure_as_one_of_their_clusters() -> None:
+    bad, clusters = [True, False, False, False] * 5, ["a", "b", "c", "d"] * 5
+    assert cluster_share_interval(bad, clusters) == wilson_interval(1, 4)
+    assert cluster_share_interval(bad, [str(n) for n in range(20)]) == wilson_interval(5, 20)
+    with pytest.raises(ValueError, match="2 rows in 1 named"):
+        cluster_share_interval([True, False], ["a"])
+
+
 def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     draw = np.random.default_rng(0)
     hits = 0
@@ -165,6 +186,7 @@ def test_the_bootstrap_of_nothing_is_refused() -> None:
 def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]) -> None:
     """Holm 1979: go up the sorted p-values and stop at the first with p > alpha / (n − k + 1)."""
     corrected = holm(p_values)
+    assert all(0.0 <= p <= 1.0 for p in corrected)
     for alpha in (0.01, 0.05, 0.2):
         rejected: set[int] = set()
         for k, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from suite_contestants import ask, contestant, many, saying
+from suite_contestants import Answer, ask, contestant, many, saying
 
 from cai.engines.base import GenerationRequest, ScoreRequest
 
@@ -46,6 +47,25 @@ def test_token_confidence_is_the_softmax_over_the_options(tmp_path: Path) -> Non
     assert (stated.unparsed, stated.by_word) == (0, 0)
 
 
+def test_an_option_that_only_ties_with_another_is_not_right_and_one_without_odds_is_counted(tmp_path: Path) -> None:
+    def scores(request: ScoreRequest) -> list[float]:
+        return [math.nan, -1.0] if request.continuations[0].endswith(" 7") else [-1.0, -1.0]
+
+    (model,) = ask(tmp_path, many(**CALIBRATION), contestant("one", saying("no, 50 %", scores))).result.models
+    token = model.confidence[0]
+    assert (token.accuracy, token.mean_confidence, token.calibration.labels) == (0.0, 0.5, 39)
+    assert model.failures == {"token confidence: not_a_number": 1}
+
+
+def test_answers_that_the_checker_cannot_judge_are_counted_and_in_no_calibration(tmp_path: Path) -> None:
+    content = copy.deepcopy(CALIBRATION)
+    content["calibration"]["stated"]["checker"] = {"exact": {"accept": ["yes"], "reject": ["no"]}}
+    answer: Answer = lambda r: "perhaps, 80 %" if " 1" in r.messages[-1].content else "yes, 80 %"  # noqa: E731
+    (model,) = ask(tmp_path, many(**content), contestant("one", saying(answer, lambda _: [0.0, -1.0]))).result.models
+    assert model.failures == {"stated: not judged": 11}
+    assert model.confidence[1].calibration.labels == 40 - 11
+
+
 def test_better_calibration_is_shown_and_answers_without_a_number_are_counted(tmp_path: Path) -> None:
     def scores(shift: float) -> Callable[[ScoreRequest], list[float]]:
         return lambda request: [shift, 0.0]
@@ -68,6 +88,7 @@ def test_better_calibration_is_shown_and_answers_without_a_number_are_counted(tm
     assert changes["brier_stated"].after == pytest.approx(0.04)
     assert changes["brier_stated"].rows == 40 - 11
     assert changes["ece_stated"].difference == pytest.approx(0.2 - 0.95)
+    assert (changes["gap_stated"].before, changes["gap_stated"].after) == (pytest.approx(0.95), pytest.approx(0.2))
 
 
 def test_a_model_without_log_probabilities_says_why_it_is_not_measured(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_each_reply_is_compared_with_the_mean_of_the_others(rewards: list[float]
 def test_group_advantages_are_in_deviations_of_the_group() -> None:
     rewards = wide(1, 2, 6)
     deviation = math.sqrt(((1 - 3) ** 2 + (2 - 3) ** 2 + (6 - 3) ** 2) / 2)
+    assert GROUP_EPSILON == 1e-4, "TRL's"
     expected = [each / (deviation + GROUP_EPSILON) for each in (-2, -1, 3)]
     assert group_relative(rewards, scaled=True).tolist() == pytest.approx(expected, rel=1e-14)
     assert group_relative(rewards, scaled=False).tolist() == [-2, -1, 3]

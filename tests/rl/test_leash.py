@@ -83,6 +83,16 @@ def test_the_weights_kept_are_those_before_which_the_truth_was_highest() -> None
     assert good_step(table, [], 10) is None
 
 
+def test_the_truth_of_a_saved_step_is_part_of_what_speaks_for_it() -> None:
+    table = [{"step": step, "truth": 5.0 if step == 10 else 0.0} for step in range(1, 21)]
+    assert good_step(table, [9, 10, 20], 1) == 10
+
+
+def test_of_weights_that_are_equally_good_the_newest_are_kept() -> None:
+    table = [{"step": step, "truth": 1.0} for step in range(1, 21)]
+    assert good_step(table, [5, 10, 20], 5) == 20
+
+
 def test_a_difference_without_noise_is_sure() -> None:
     found = change([0.0, 0.0, 1.0, 1.0], 2)
     assert found is not None

@@ -29,6 +29,14 @@ def test_both_parts_together_are_the_manifest(tree: dict[str, Any]) -> None:
     assert with_places(shown, places) == tree
 
 
+def test_two_keys_that_differ_in_their_signs_alone_have_two_places() -> None:
+    """RFC 6901: ~ is written ~0 before / is written ~1. The other way round both keys would be `a~01b`."""
+    tree = {"a/b": "/home/me/x", "a~1b": "/home/me/y"}
+    shown, places = without_places(tree)
+    assert places == {"/a~1b": "/home/me/x", "/a~01b": "/home/me/y"}
+    assert with_places(shown, places) == tree
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
