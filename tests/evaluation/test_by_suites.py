@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from suite_contestants import Answer, ask, contestant, many, saying
-from suite_texts import PLANETS
+from suite_texts import PLANETS, write_suite
 
 from cai.engines.base import GenerationRequest, RequestFailure
 from cai.engines.scripted import ScriptedEngine
+from cai.evaluation.by_suites import evaluate_suites
+from cai.evaluation.data_suites import plan_suite
 from cai.evaluation.settings import EvaluationSettings
+from cai.evaluation.suite_reading import read_suite
+from cai.evaluation.suite_results import Correction
 from cai.evaluation.wording import got_worse, sentences
-from cai.statistics import holm
+from cai.statistics import benjamini_hochberg, holm, wilson_interval
 from cai.store import MemoisedEngine, RunFolder
 
 GREEDY = EvaluationSettings(temperatures=(0.0,))
@@ -31,9 +36,38 @@ def test_shares_and_their_change_worked_out_by_hand(tmp_path: Path) -> None:
     assert wrong.mcnemar_p == 1.0, "one cluster that changed says nothing, though two answers did"
     assert [wrong.p_corrected, long.p_corrected] == holm([wrong.mcnemar_p, long.mcnemar_p])
     assert found.tests_corrected_for == 2
+    alone = found.models[0].behaviours[0]
+    assert (alone.answers, alone.clusters) == (6, 3)
+    assert (alone.low, alone.high) == (wilson_interval(3, 3).low, 1.0), "two prompts of one planet are no two of them"
     assert not wrong.enough
     assert wrong.missing_clusters >= 17
     assert "NOT ENOUGH ROWS: 3 independent prompts" in sentences(comparison)[0]
+
+
+@pytest.mark.parametrize(
+    ("correction", "corrected"), [("holm", holm), ("benjamini-hochberg", benjamini_hochberg), ("none", list)]
+)
+def test_p_values_are_corrected_as_asked_over_all_suites_and_models_together(
+    tmp_path: Path, correction: Correction, corrected: Callable[[list[float]], list[float]]
+) -> None:
+    def wrong_below(limit: int) -> Answer:
+        return lambda request: "no" if int(request.messages[-1].content.split()[-1]) < limit else "yes"
+
+    behaviour = {
+        "id": "wrong",
+        "label": "wrong",
+        "kind": "control",
+        "prompts": [{"for_each": ["rows"], "prompt": "Is it {{ n }}"}],
+        "checker": {"first": [{"exact": {"accept": ["yes"]}}, {"otherwise": "bad"}]},
+    }
+    plan = plan_suite(read_suite(write_suite(tmp_path, many(behaviours=[behaviour]))), None)
+    models = [contestant(str(limit), saying(wrong_below(limit))) for limit in (10, 2, 4, 0)]
+    twice = evaluate_suites([plan, plan], models, None, GREEDY, max_tokens=32, seed=0, correction=correction)
+    rows = [row for each in twice for comparison in each.result.comparisons for row in comparison.rows]
+    p_values = [row.mcnemar_p for row in rows]
+    assert p_values[:3] == p_values[3:] == [2 / 2**8, 2 / 2**6, 2 / 2**10]
+    assert [row.p_corrected for row in rows] == corrected(p_values)
+    assert [each.result.tests_corrected_for for each in twice] == [6, 6]
 
 
 def test_the_model_answers_between_the_users_turns_and_all_of_it_is_kept(tmp_path: Path) -> None:
@@ -123,8 +157,5 @@ def test_a_cure_that_overshoots_is_told_together_with_its_twin(tmp_path: Path) -
     ).result
     assert "OVER-CORRECTED" in sentences(found.comparisons[0])[0]
     assert got_worse(found.comparisons[0]) == ["true"]
-    assert (
-        "Better, and the twin held" in sentences(found.comparisons[1])[0]
-        or "too few rows" in sentences(found.comparisons[1])[0]
-    )
+    assert "Better, and the twin held" in sentences(found.comparisons[1])[0]
     assert got_worse(found.comparisons[1]) == []

@@ -49,7 +49,7 @@ def test_token_confidence_is_the_softmax_over_the_options(tmp_path: Path) -> Non
 
 def test_an_option_that_only_ties_with_another_is_not_right_and_one_without_odds_is_counted(tmp_path: Path) -> None:
     def scores(request: ScoreRequest) -> list[float]:
-        return [math.nan, -1.0] if request.continuations[0].endswith(" 7") else [-1.0, -1.0]
+        return [-1.0, math.nan] if request.continuations[0].endswith(" 7") else [-1.0, -1.0]
 
     (model,) = ask(tmp_path, many(**CALIBRATION), contestant("one", saying("no, 50 %", scores))).result.models
     token = model.confidence[0]

@@ -14,7 +14,7 @@ from suite_contestants import ask, contestant, many, saying
 
 from cai.engines.base import GenerationRequest, RequestFailure, ScoreRequest
 from cai.engines.local import LocalEngine
-from cai.evaluation.drift import alike_share, closing, log_ratios, numbered, opening, own_logps
+from cai.evaluation.drift import alike_share, closing, log_ratios, nats_per_token, numbered, opening, own_logps
 from cai.evaluation.suite_results import MeasureChange, SuiteResult
 from cai.evaluation.wording import got_worse, sentences
 from cai.models.loading import load_model
@@ -54,6 +54,20 @@ def test_how_alike_is_the_share_of_all_pairs_of_different_clusters() -> None:
     assert alike_share(numbered(units), numbered(clusters)) == pytest.approx(wanted)
     assert alike_share(numbered(["a", "a"]), numbered(["1", "1"])) == 0.0
     assert (opening("Well, I don't know it."), closing("Well, I don't know it.")) == ("well i don't", "don't know it")
+
+
+def test_nats_a_token_are_those_of_all_tokens_and_not_of_the_mean_answer() -> None:
+    assert nats_per_token(np.array([2.0, 1.0]), np.array([1, 4])) == pytest.approx(3 / 5)
+
+
+def test_an_answer_that_fails_takes_no_other_answer_out_of_the_distance(tmp_path: Path) -> None:
+    def failing(request: GenerationRequest) -> str | RequestFailure:
+        return RequestFailure("timeout", "no answer") if request.messages[-1].content.endswith(" 0.") else "so"
+
+    level: Callable[[ScoreRequest], list[float]] = lambda request: [-2.0]  # noqa: E731
+    found = ask(tmp_path, many(**DRIFT), contestant("a", saying("so", level)), contestant("b", saying(failing, level))).result
+    assert (changes_of(found)["kl"].rows, changes_of(found)["length"].rows) == (39, 39)
+    assert found.models[1].failures["drift: timeout"] == 1
 
 
 @pytest.fixture(scope="module")

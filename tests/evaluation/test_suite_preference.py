@@ -15,6 +15,7 @@ from cai.engines.scripted import ScriptedEngine
 from cai.evaluation.data_suites import as_principle
 from cai.evaluation.judging import JudgeModel, read_letter
 from cai.evaluation.suite_files import Judge
+from cai.evaluation.suite_results import SuiteResult
 from constitution.messages import assistant, user
 from constitution.schema import PrincipleTest
 
@@ -49,10 +50,28 @@ def test_wins_are_counted_in_both_orders_and_a_judge_of_places_gives_ties(tmp_pa
     assert (change.before, change.after, change.clusters) == (0.5, (30 + 10 * 0.5) / 40, 40)
     assert change.p == pytest.approx(2 / 2**30)
     assert change.clear
+    assert change.difference == 0.375
+    assert 0.2 < change.low < change.difference < change.high <= 0.5, "as the difference, from one half"
     (quality,) = found.result.judges
     assert quality.right is not None
     assert (quality.right.share, quality.same_slot and quality.same_slot.share) == (1.0, 0.0)
     assert {each.score for each in found.answers if each.model == "b"} == {0.5, 1.0}
+
+
+def test_pairs_that_the_judge_does_not_judge_are_counted_and_in_no_rate(tmp_path: Path) -> None:
+    def answer(request: GenerationRequest) -> str:
+        return "Hm, well." if "Tell me of 1" in request.messages[-1].content else "The better reply is (A)."
+
+    def ask_with(judge: JudgeModel) -> SuiteResult:
+        return ask(tmp_path, many(**PREFERENCE), contestant("a", saying("x")), contestant("b", saying("y")), judge=judge).result
+
+    found = ask_with(JudgeModel("at times", lambda: ScriptedEngine(answer), by="words"))
+    (cause, count) = next(iter(found.models[1].failures.items()))
+    assert (cause.partition(":")[0], count) == ("preference not judged", 11)
+    assert found.comparisons[0].measures[0].rows == 40 - 11
+    silent = ask_with(JudgeModel("never", lambda: ScriptedEngine({"": "Hm, well."}), by="words"))
+    assert silent.models[1].unmeasured == {"wins against the first model, by the judge": "the judge compared no pair"}
+    assert list(silent.models[1].failures.values()) == [40]
 
 
 def test_even_odds_are_a_tie_whichever_answer_stands_first(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ def test_position_bias_is_half_the_sum_of_both_orders_and_is_counted_on_undecide
     assert quality.agreement_of_orders.agreeing_share == pytest.approx(1 / 3)
 
 
+def test_of_a_method_that_asks_for_no_word_nothing_is_said_of_other_words() -> None:
+    assert quality_of([compared("a", {"kind": (1.0,)}, method="contrast")]).mean_mass_outside is None
+    assert quality_of([compared("a", {"kind": (1.0,)}, method="yes_no")]).mean_mass_outside == 0.0
+
+
 def test_a_pair_names_a_letter_by_all_its_principles_together_and_each_principle_by_itself() -> None:
     pairs = [compared("a", {"kind": (3.0, -1.0), "brief": (1.0, 3.0)}, method="letters")]
     quality = quality_of(pairs)

@@ -231,7 +231,9 @@ def test_verdicts_without_any_probability_fail_their_pair() -> None:
 # ---- what becomes of an item
 
 
-@pytest.mark.parametrize(("margin", "limit", "decided"), [(0.3, 0.2, True), (0.1, 0.2, False), (0.0, 0.0, False)])
+@pytest.mark.parametrize(
+    ("margin", "limit", "decided"), [(0.3, 0.2, True), (0.25, 0.25, True), (0.1, 0.2, False), (0.0, 0.0, False)]
+)
 def test_below_the_margin_there_is_no_pair(margin: float, limit: float, decided: bool) -> None:
     settings = POINTWISE.model_copy(update={"min_margin_nats": limit})
     (found,) = label([record()], verdicts({"a revision": margin, "a draft": 0.0}), settings)

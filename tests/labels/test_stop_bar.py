@@ -13,6 +13,7 @@ from cai.labels import LabelQuality, LabelSettings, LabelTally, label_quality
 from cai.labels.candidates import Candidate, Candidates
 from cai.labels.exam import exam_questions, examine
 from cai.labels.labelling import label_candidates
+from cai.labels.shares import Share
 from cai.labels.stop_bar import ENOUGH, WeakLabellerError, advice, weaknesses
 from constitution.messages import user
 from constitution.schema import Constitution, Principle, PrincipleTest
@@ -104,6 +105,13 @@ def test_a_coin_is_refused() -> None:
 def test_what_has_to_be_shown_grows_with_what_can_be_shown(tests: int, right: int, refused: bool) -> None:
     assert (tests >= ENOUGH) == (tests >= 20)
     assert bool(weaknesses(examined(right_in(tests, right), tests))) == refused
+
+
+@pytest.mark.parametrize(("same", "refused"), [(6, False), (15, False), (25, True)])
+def test_a_taste_for_a_place_is_refused_only_where_chance_is_shown_not_to_make_it(same: int, refused: bool) -> None:
+    """Of 30, 15 by chance: more than half alone is no proof."""
+    quality = label_quality([]).model_copy(update={"same_slot_share": Share.of(same, 10 if same == 6 else 30)})
+    assert bool(weaknesses(quality)) == refused
 
 
 def test_without_tests_nothing_speaks_against_a_judge() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from run_folders import item, revision
 
 from cai.errors import StoreError
-from cai.records import FailureRecord, LedgerEntry, Outcome
+from cai.records import FailureRecord, LedgerEntry, Outcome, RecordKind, Stage
 from cai.store import RunFolder, StoredCall
+from tests.review.reviewed_runs import pair
 
 
 def test_every_input_row_has_exactly_one_outcome_from_the_first_moment(run: RunFolder) -> None:
@@ -34,7 +35,8 @@ def test_every_input_row_has_exactly_one_outcome_from_the_first_moment(run: RunF
 
 
 def test_outcomes_are_settled_all_or_none_and_counted_by_reason(run: RunFolder) -> None:
-    run.put_items([item("a"), item("b"), item("c")])
+    unread = FailureRecord(uid="prompts.jsonl:7", stage="read", cause="broken_json", detail="line 7")
+    run.put_items([item("a"), item("b"), item("c")], failures=[unread])
     entries = [
         LedgerEntry(uid="a", outcome=Outcome.PAIR),
         LedgerEntry(uid="b", outcome=Outcome.FILTERED, reason="meta_talk"),
@@ -46,12 +48,76 @@ def test_outcomes_are_settled_all_or_none_and_counted_by_reason(run: RunFolder) 
     run.settle(entries)
     run.assert_balanced(finished=True)
     assert run.ledger_reasons() == {
+        (Outcome.FAILED, "read: broken_json"): 1,
         (Outcome.FILTERED, "meta_talk"): 1,
         (Outcome.KEPT, "nothing_to_change"): 1,
         (Outcome.PAIR, ""): 1,
     }
     run.reset_ledger()
     assert run.ledger_counts()[Outcome.PENDING] == 3
+    assert run.ledger_counts()[Outcome.FAILED] == 1, "what could not be read is not tried again"
+
+
+def of_replica(kind: RecordKind, uid: str) -> str:
+    return f"kind = '{kind}' AND uid = '{uid}' AND replica = 1"
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("DELETE FROM ledger WHERE uid = 'kept'", "input rows without an outcome"),
+        ("DELETE FROM items WHERE uid = 'kept'", "outcomes without an input row"),
+        (f"DELETE FROM records WHERE {of_replica(RecordKind.PREFERENCE, 'pair')}", 'outcomes "pair" without a labelled pair'),
+        (
+            "UPDATE ledger SET outcome = 'kept', reason = 'x' WHERE uid = 'pair' AND replica = 1",
+            'labelled pairs whose outcome is not "pair"',
+        ),
+        (
+            f"DELETE FROM records WHERE {of_replica(RecordKind.FAILURE, 'failed')}",
+            "failed rows without a record of the failure",
+        ),
+        (
+            "UPDATE ledger SET outcome = 'kept', reason = 'x' WHERE uid = 'failed' AND replica = 1",
+            "rows with a record of a failure that have another outcome",
+        ),
+        (
+            "UPDATE ledger SET outcome = 'pending', reason = '' WHERE uid = 'kept'",
+            "input rows still pending after the labels",
+        ),
+    ],
+)
+def test_each_way_in_which_ledger_and_records_can_contradict_each_other_is_found(
+    tmp_path: Path, statement: str, found: str
+) -> None:
+    """By hand, with the rules of the database taken away: a sound run next to it has none of them."""
+    replicas = (0, 1)
+    with RunFolder.open(tmp_path / "run") as run:
+        unread = FailureRecord(uid="prompts.jsonl:7", stage="read", cause="broken_json", detail="line 7")
+        run.put_items([item("pair"), item("failed"), item("kept")], failures=[unread], replicas=2)
+        run.put_records(RecordKind.PREFERENCE, [pair("pair").model_copy(update={"replica": n}) for n in replicas])
+        failures = [FailureRecord(uid="failed", replica=n, stage="label", cause="timeout", detail="") for n in replicas]
+        run.put_records(RecordKind.FAILURE, failures)
+        run.settle(
+            LedgerEntry(uid=uid, replica=n, outcome=outcome, reason=reason)
+            for uid, outcome, reason in (
+                ("pair", Outcome.PAIR, ""),
+                ("failed", Outcome.FAILED, "label: timeout"),
+                ("kept", Outcome.KEPT, "undecided"),
+            )
+            for n in replicas
+        )
+        run.put_stage(Stage.LABEL, "f", {})
+        assert run.contradictions() == {}
+    count = 1 if "replica" in statement else 2
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        assert connection.execute(statement).rowcount == count
+    with RunFolder.open(tmp_path / "run", read_only=True, checked=False) as run:
+        assert run.contradictions() == {found: count}
+        if "DELETE FROM ledger" in statement:
+            with pytest.raises(StoreError, match="does not balance: 7 input rows, but pair 2, kept 0"):
+                run.assert_balanced()
 
 
 @pytest.mark.parametrize(
