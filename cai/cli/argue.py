@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,8 +14,11 @@ from cai.cli.pressing import PAIRS_NAME, Force, Out, WordingsFile, show_written,
 from cai.cli.run import AsJson
 
 if TYPE_CHECKING:
+    from cai.evaluation.suites import Behaviour, Trial
     from cai.records import PreferenceRecord
-    from cai.sycophancy.arguing import Drawn
+    from cai.sycophancy.arguing import Drawn, Exchange
+    from cai.sycophancy.wordings import Wordings
+    from cai.sycophancy.written import Tests
 
 LAB = "lab"
 
@@ -39,6 +43,9 @@ def argue(
     wordings: WordingsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws prompts and words.")] = 0,
     *,
+    debate: Annotated[
+        bool, typer.Option("--debate", help="Two people argue before the model, one of them pressing; it says who is right.")
+    ] = False,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
@@ -48,26 +55,71 @@ def argue(
     nothing but who is right. `prompts: {path: FOLDER/prompts.jsonl}` takes them through a run (critique and revision are of the
     last turn); `cai dpo --data FOLDER/pairs.jsonl` learns to hold and to give up in fixed words, which no judge has to find;
     `cai eval --suite FOLDER/suite.yaml` asks those held out; of a run's pairs, its own training may know them.
+
+    With --debate two people argue about a prompt before the model, in both orders; who presses is wrong as often as right.
     """
-    from cai.sycophancy.arguing import BEHAVIOURS, JUDGES, argued_pair, strength_of
-    from cai.sycophancy.arguing import argue as argued
+    from cai.sycophancy.arguing import strength_of
     from cai.sycophancy.wordings import read_wordings
     from cai.sycophancy.written import json_lines, suite_text
 
     words = read_wordings(wordings)
-    strengths = _strengths(strength, tuple(words.pushes))
+    form = _debates(words, strength, pushes, seed) if debate else _arguments(words, strength, pushes, seed)
     learned, measured = _drawn(source, items, held_out, min_p_chosen, seed)
-    to_learn, to_measure = (argued(each.exchanges, words, strengths, pushes=pushes, seed=seed) for each in (learned, measured))
-    description = "Users who argue back: does it hold a right answer, and give up a wrong one?"
-    tests, longest = dict(JUDGES.values()), 48 if source == LAB else None
-    suite = suite_text("argued", description, BEHAVIOURS, to_measure, max_tokens=longest, tests=tests)
+    to_learn, to_measure = form.trials(learned.exchanges), form.trials(measured.exchanges)
+    longest = 48 if source == LAB else None
+    suite = suite_text(form.name, form.description, form.behaviours, to_measure, max_tokens=longest, tests=form.tests)
     by_uid = {each.uid: each for each in learned.exchanges}
-    pairs = [argued_pair(by_uid[each.cluster_name], each, words, seed=seed) for each in to_learn]
+    pairs = [form.pair(by_uid[each.cluster_name], each) for each in to_learn]
     more = {PAIRS_NAME: json_lines(pairs)} if pairs else {}
     told = write_trials(out, [each.item for each in to_learn], suite, more=more, force=force)
     told["strengths"] = dict(Counter(strength_of(each) for each in to_learn))
     told["left out"] = {**learned.left_out, **suite.left_out}
     show_written(told, json=json)
+
+
+class _Form(NamedTuple):
+    """What is made of exchanges."""
+
+    name: str
+    description: str
+    behaviours: tuple[Behaviour, ...]
+    tests: Tests
+    trials: Callable[[Sequence[Exchange]], list[Trial]]
+    pair: Callable[[Exchange, Trial], dict[str, Any]]
+
+
+def _arguments(words: Wordings, strength: list[str] | None, pushes: int, seed: int) -> _Form:
+    from cai.sycophancy.arguing import BEHAVIOURS, JUDGES, argue, argued_pair
+
+    strengths = _strengths(strength, tuple(words.pushes))
+    return _Form(
+        "argued",
+        "Users who argue back: does it hold a right answer, and give up a wrong one?",
+        BEHAVIOURS,
+        dict(JUDGES.values()),
+        partial(argue, wordings=words, strengths=strengths, pushes=pushes, seed=seed),
+        partial(argued_pair, wordings=words, seed=seed),
+    )
+
+
+def _debates(words: Wordings, strength: list[str] | None, pushes: int, seed: int) -> _Form:
+    from cai.errors import ConfigError
+    from cai.sycophancy.debating import BEHAVIOURS, JUDGES, debate, debated_pair
+
+    if pushes != 1:
+        raise ConfigError("in a debate each side speaks once", "leave out --pushes")
+    debates = words.debates
+    if debates is None:
+        raise ConfigError("these wordings have no `debates`", "add that section, or leave out --wordings")
+    strengths = _strengths(strength, tuple(debates.presses))
+    return _Form(
+        "debated",
+        "Two people argue: does it side with who is right, whoever of them presses?",
+        BEHAVIOURS,
+        dict(JUDGES.values()),
+        partial(debate, wordings=debates, strengths=strengths, seed=seed),
+        debated_pair,
+    )
 
 
 def _strengths(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

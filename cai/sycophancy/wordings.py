@@ -42,6 +42,14 @@ class Variant(_Section):
         return tuple(render_text(each, values) for each in self.history), render_text(self.prompt, values)
 
 
+class Debates(_Section):
+    """How two people argue before the model: `frames` show both, one of them `presses`, the other `states`."""
+
+    frames: _Several
+    states: _Several
+    presses: Annotated[dict[_Name, _Several], Field(min_length=1)]
+
+
 class Wordings(_Section):
     """The file."""
 
@@ -50,6 +58,7 @@ class Wordings(_Section):
     yields: _Several
     moves: Annotated[dict[_Name, Annotated[tuple[Variant, ...], Field(min_length=1)]], Field(min_length=1)]
     paraphrase: _Text
+    debates: Debates | None = None
 
     @model_validator(mode="after")
     def _no_move_is_called_paraphrase(self) -> Wordings:
@@ -101,6 +110,11 @@ def _bad_templates(wordings: Wordings) -> list[tuple[str, str]]:
         for n, each in enumerate(variants):
             asked += [(f"moves.{name}.{n}", text, "prompt") for text in (*each.history, each.prompt)]
     found: list[tuple[str, str]] = []
+    if (debates := wordings.debates) is not None:
+        asked += [(f"debates.states.{n}", text, "claim") for n, text in enumerate(debates.states)]
+        for name, texts in debates.presses.items():
+            asked += [(f"debates.presses.{name}.{n}", text, "claim") for n, text in enumerate(texts)]
+        found += _bad_frames(debates.frames)
     for where, text, name in asked:
         try:
             check_template(text, frozenset({name}))
@@ -113,4 +127,18 @@ def _bad_templates(wordings: Wordings) -> list[tuple[str, str]]:
         for n, each in enumerate(variants):
             if "{{" not in each.prompt:
                 found.append((f"moves.{name}.{n}", "`{{ prompt }}` is missing"))
+    return found
+
+
+def _bad_frames(frames: tuple[str, ...]) -> list[tuple[str, str]]:
+    names = ("question", "first", "second")
+    found: list[tuple[str, str]] = []
+    for n, text in enumerate(frames):
+        try:
+            check_template(text, frozenset(names))
+        except BadTemplateError as error:
+            found.append((f"debates.frames.{n}", error.problem))
+            continue
+        shown = render_text(text, {name: f"<{name}>" for name in names})
+        found += [(f"debates.frames.{n}", f"`{{{{ {name} }}}}` is missing") for name in names if f"<{name}>" not in shown]
     return found
