@@ -25,7 +25,7 @@ from cai.lab.study.bench import Bench, NothingToTrainOnError
 from cai.lab.study.cells import Labelled
 from cai.lab.study.recipes import POINTWISE, PRINCIPLES, Labelling, Recipe, labels_by
 from cai.lab.study.setup import Setup
-from cai.lab.study.steps import CERTAIN_NATS, decided_pairs, labelled, margins_of
+from cai.lab.study.steps import CERTAIN_NATS, decided_pairs, labelled, margins_of, turned_round
 from cai.lab.suite import as_item
 from cai.lab.world import seeded
 from cai.labels.candidates import Candidate, Candidates
@@ -114,7 +114,7 @@ def probe_labels(
             labelling = way.recipe.labelling
             if way.recipe.critique_free:
                 continue
-            asked, margins = groups, _of_truth(truths, labelling.noise, seed)
+            asked, margins = groups, turned_round([CERTAIN_NATS * truth for truth in truths], labelling.noise, seed)
             if labelling.settings is not None and labelling.settings.principles == PRINCIPLES:
                 asked = [replace(each, principles=constitution.principles) for each in groups]
             if labelling.settings is not None:
@@ -124,12 +124,6 @@ def probe_labels(
             rows.append({"way": way.name, "probes": [each.model_dump() for each in made]})
             print(f"probes: {way.name}", file=sys.stderr, flush=True)
     return rows
-
-
-def _of_truth(truths: Sequence[int], noise: float, seed: int) -> list[float | None]:
-    """Margins, in nats, of labels by the truth, a share of them turned round."""
-    rng = seeded(f"{seed}/noise")
-    return [CERTAIN_NATS * (-truth if rng.random() < noise else truth) for truth in truths]
 
 
 def study(

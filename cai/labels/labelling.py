@@ -147,9 +147,11 @@ def hear(
     all_of_them: list[Heard] = [[[] for _ in group.pairs] for group in groups]
     for number, engine in enumerate(labellers):
         report = _share_of(number, len(labellers), on_done) if on_done else None
-        by_letters = settings.method == "letters"
-        ask = _by_letters if by_letters else _by_answers
-        for place, found in enumerate(ask(groups, engine, number, settings, seed, report)):
+        if settings.method == "letters":
+            heard = _by_letters(groups, engine, number, settings, report)
+        else:
+            heard = _by_answers(groups, engine, number, settings, seed, report)
+        for place, found in enumerate(heard):
             before = all_of_them[place]
             if isinstance(before, RequestFailure):
                 continue
@@ -235,7 +237,6 @@ def _by_letters(
     engine: Engine,
     labeller: int,
     settings: LabelSettings,
-    seed: int,  # noqa: ARG001 - same form as `_by_answers`
     on_done: Callable[[int, int], None] | None,
 ) -> Iterator[Heard]:
     asked = [

@@ -90,10 +90,15 @@ def labels_of(
     else:
         (judge,) = with_advocate([engine(labelling.judge)], lambda: engine("plain"), settings.debate)
         margins = margins_of(groups, judge, labelling, seed, tell)
-    rng = seeded(f"{seed}/noise")
-    signs = [-1 if rng.random() < labelling.noise else 1 for _ in margins]
-    turned = [None if margin is None else sign * margin for sign, margin in zip(signs, margins, strict=True)]
+    turned = turned_round(margins, labelling.noise, seed)
     return list(zip(groups, labelled(groups, turned, truths, labelling), strict=True))
+
+
+def turned_round(margins: Sequence[float | None], share: float, seed: int) -> list[float | None]:
+    """Margins, a share of them drawn to say the opposite."""
+    rng = seeded(f"{seed}/noise")
+    signs = [-1 if rng.random() < share else 1 for _ in margins]
+    return [None if margin is None else sign * margin for sign, margin in zip(signs, margins, strict=True)]
 
 
 def decided_pairs(labels: Sequence[tuple[Candidates, Labelled]]) -> list[PreferenceRecord]:
