@@ -156,6 +156,8 @@ class RevisionRecord(Record):
     draft: str
     draft_cut: bool = False
     """The draft was cut at its token limit: not a whole answer."""
+    draft_trimmed: bool = False
+    """It was cut, and ends here with its last whole sentence."""
     rounds: tuple[Round, ...]
 
     @property

@@ -32,19 +32,27 @@ def select_principle(
     uid: str,
     round: int,  # noqa: A002 - the field's own word, as in the records
     tags: Iterable[str] = (),
+    repeat: bool = True,
 ) -> Principle | None:
-    """Draw one applicable principle by weight, independently in every round (with replacement, as in arXiv 2212.08073).
+    """Draw one applicable principle by weight.
 
     Each principle gets an exponential waiting time with its weight as rate, drawn from (seed, uid, round, principle id); the
     first wins, which is the weighted draw. So adding or editing one principle changes only the rows that it wins or loses.
 
+    With `repeat` every round draws anew (with replacement, as in arXiv 2212.08073). Without, the rounds take the principles in
+    the order of their waiting times in round 0, which is the weighted draw without replacement.
+
     Returns:
-        The principle, or None when none applies.
+        The principle, or None when none applies, or, without repeats, when each that applies was drawn in an earlier round.
     """
+    key = round if repeat else 0
 
     def waiting_time(principle: Principle) -> float:
-        text = f"{seed}\x1f{uid}\x1f{round}\x1f{principle.id}"
+        text = f"{seed}\x1f{uid}\x1f{key}\x1f{principle.id}"
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
         return -math.log((number + 0.5) / 2.0**64) / principle.weight
 
-    return min(applicable(constitution, tags), key=waiting_time, default=None)
+    candidates = applicable(constitution, tags)
+    if repeat:
+        return min(candidates, key=waiting_time, default=None)
+    return sorted(candidates, key=waiting_time)[round] if round < len(candidates) else None

@@ -161,7 +161,7 @@ def _difference(better: AnswerScore | RequestFailure, worse: AnswerScore | Reque
 class _WatchedStream:
     def __init__(self, inner: GenerationStream, asked: set[Conversation]) -> None:
         self._inner, self._asked = inner, asked
-        self.results, self.close = inner.results, inner.close
+        self.works_unread, self.results, self.close = inner.works_unread, inner.results, inner.close
 
     def submit(self, request: GenerationRequest) -> int:
         self._asked.add(request.messages)

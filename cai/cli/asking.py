@@ -145,7 +145,7 @@ class Question:
         if wanted.prompts is None and config is not None and config.lab is not None:
             from cai.lab.suite import loop_items
 
-            return find_item(list(loop_items(config.lab.items, config.lab.seed)), (), wanted.item, "the lab's prompts")
+            return find_item(list(loop_items(config.lab)), (), wanted.item, "the lab's prompts")
         # One row is shown: the others may be broken, and a broken one that is named is an error of its own.
         source = (
             PromptsSource(path=wanted.prompts, max_bad_share=1.0)

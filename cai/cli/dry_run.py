@@ -69,7 +69,10 @@ def _figures(found: DryRun) -> list[tuple[str, str]]:
             f"{found.trained_rows:,} on {found.prompts:,} prompts, {found.anchors:,} anchors, {found.held_out:,} held out",
         ),
         ("left out", dropped),
-        ("steps", f"{found.steps:,} in {found.epochs} epochs, learning rate {found.learning_rate:g} at most"),
+        (
+            "steps",
+            f"{found.steps:,} in {found.epochs} epoch{'s' * (found.epochs > 1)}, learning rate {found.learning_rate:g} at most",
+        ),
         ("tokens", f"{load.positions:,} computed in an epoch{saved}, {load.slots:,} learnt"),
         ("path", f"{path} ({'tried' if found.tried else 'expected; decided on the loaded model'})"),
         ("memory", f"about {where} at most ({memory(found.free_bytes)} free): {', '.join(parts)}"),

@@ -31,7 +31,7 @@ def write_trials(
         learned: What goes into the prompts.
         suite: As it is written; one without trials is not.
         more: Name → content of other files.
-        force: Replace what is there.
+        force: Replace what is there; a file of these names that is not written now is deleted.
 
     Raises:
         CaiError: If a file is there already and may not be replaced, or cannot be written.
@@ -44,9 +44,13 @@ def write_trials(
     files = {**({PROMPTS_NAME: prompt_rows(learned)} if learned else {}), **(more or {})}
     files |= {SUITE_NAME: suite.text} if suite.trials else {}
     refuse_no_folder(out)
-    for name in files:
+    # What is not written now would stand beside it as if it were of the same prompts.
+    stale = {PROMPTS_NAME, PAIRS_NAME, SUITE_NAME} - set(files)
+    for name in [*files, *stale]:
         refuse_existing(out / name, force=force)
     out.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
     for name, content in files.items():
         write(out / name, content)
     if suite.trials:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cai.store.heartbeat import Estimate, Figures
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cai.store.heartbeat import Estimate, Figures
 
 _UNITS_OF_TIME = ((86_400.0, "d", 3600.0, "h"), (3600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
 _UNITS_OF_MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")

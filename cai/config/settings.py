@@ -13,6 +13,7 @@ from cai.data.front_matter import LANGUAGE, LICENCE
 from cai.data.prompts import PromptsSource
 from cai.engines.opening import SchedulerName
 from cai.evaluation.settings import EvaluationSettings
+from cai.lab.settings import LabSettings
 from cai.labels.settings import LabelSettings
 from cai.loop.settings import LoopSettings
 from cai.models.spec import ModelSpec
@@ -20,15 +21,6 @@ from cai.review.settings import ReviewSettings
 from cai.rl.settings import RLSettings
 from cai.training.settings import DPOSettings, RewardSettings, SFTSettings
 from constitution.nearest import nearest
-
-
-class LabSettings(BaseModel):
-    """Prompts from the lab's small world, whose exact truth decides before and after."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    items: Annotated[int, Field(ge=1, le=100_000, description="Prompts to draw, spread over the world's families.")] = 240
-    seed: Annotated[int, Field(ge=0, description="Which prompts; the evaluation never uses a prompt drawn here.")] = 0
 
 
 class EngineSettings(BaseModel):

@@ -173,6 +173,11 @@ class EngineStatistics:
 class GenerationStream(Protocol):
     """Requests go in at any time, answers come out as they are ready: a critique can start when its own draft has ended."""
 
+    @property
+    def works_unread(self) -> bool:
+        """Whether answers come while `results` is not read, as a server's do; a model in this process works only then."""
+        ...
+
     def submit(self, request: GenerationRequest) -> int:
         """Hand in a request; never blocks on the model. Returns its ticket: 0, 1, 2 … in the order of submission."""
         ...
@@ -183,8 +188,8 @@ class GenerationStream(Protocol):
         Requests submitted while it is read are answered too; after it has ended, it may be called again.
 
         Args:
-            patience_s: End also when nothing has become ready for so long. A stream whose model works only while this is read
-                takes no notice: waiting would not bring its answers.
+            patience_s: End also when nothing has become ready for so long. A stream that does not work unread takes no notice:
+                waiting would not bring its answers.
         """
         ...
 

@@ -16,6 +16,10 @@ class ImmediateStream:
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
         self._tickets = 0
 
+    @property
+    def works_unread(self) -> bool:
+        return False
+
     def submit(self, request: GenerationRequest) -> int:
         self._waiting.append((self._tickets, request))
         self._tickets += 1

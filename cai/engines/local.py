@@ -48,6 +48,10 @@ class LocalStream:
     pending: dict[Row, int] = field(default_factory=dict[Row, int])
     tickets: int = 0
 
+    @property
+    def works_unread(self) -> bool:
+        return False
+
     def submit(self, request: GenerationRequest) -> int:
         """Queue a request; nothing is computed before `results` is read."""
         ticket, self.tickets = self.tickets, self.tickets + 1

@@ -99,8 +99,8 @@ def score_sequences(
     """Sum of log-probabilities in nats of each sequence's scored tokens, for each request as it is ready.
 
     None stands for a request that alone does not fit into memory. Sums differ, within rounding (1e-4 nats in float32), with
-    what is in a tree with them; with `BatchLimits.exact_scores`, every request has a tree of its own. Where
-    the model cannot branch, every sequence has.
+    what is computed with them; with `BatchLimits.exact_scores`, every request is computed alone. Where the model cannot branch,
+    every sequence has a tree of its own.
 
     Args:
         forward: The model.
@@ -198,13 +198,13 @@ def _trees(requests: Sequence[ScoredSequences], most: int, limits: BatchLimits) 
 
 
 def _fits(forward: Forward, limits: BatchLimits, batch: Sequence[_Group]) -> bool:
-    """Whether several groups may go through the model together."""
-    if sum(group.places for group in batch) > limits.logits_rows:
+    """Whether several groups may go through the model together. Never where scores are exact: a matrix product of another
+    height may round otherwise, and on some processors does.
+    """
+    if limits.exact_scores or sum(group.places for group in batch) > limits.logits_rows:
         return False
     if forward.attends_in_trees:
         return sum(len(group.tree) for group in batch) <= limits.prefill_tokens
-    if limits.exact_scores and batch[0].shape != batch[-1].shape:
-        return False
     return len(batch) * max(padded_width(len(group.tree)) for group in batch) <= limits.prefill_tokens
 
 

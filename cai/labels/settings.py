@@ -172,6 +172,7 @@ class LabelSettings(BaseModel):
             "require_agreement": "letters",
             "reasoning_tokens": "letters",
             "debate": "letters",
+            "max_p_reasoned": "letters",
             "contrast_against": "contrast",
         }
         for name, method in only.items():

@@ -7,6 +7,7 @@ and order. An item that cannot be finished becomes a `FailureRecord`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,8 +53,8 @@ _PATIENCE_S = 0.05
 """How long one of two models that work elsewhere is waited for before the other's answers are looked at."""
 
 _TURN_S = 0.5
-"""How long the answers of one of two models are taken in a row while they keep coming: the other's, which may have come
-meanwhile, are kept and followed up only when they are looked at."""
+"""How long the answers of one of two models are taken in a row while they keep coming, if either works elsewhere: the other's,
+which may have come meanwhile, are kept and followed up only when they are looked at."""
 
 
 def noise_key(
@@ -166,6 +167,9 @@ class _Work:
         """The records, in the order of the threads."""
         lines = [self._policy] if self._policy is self._feedback else [self._policy, self._feedback]
         patience_s = _PATIENCE_S if len(lines) > 1 else None
+        # Two models of this process cannot work at once: each does until it has nothing left. Turns by the clock would make
+        # batches, and with them what bfloat16 rounds, differ from run to run.
+        turn_s = _TURN_S if len(lines) > 1 and any(line.stream.works_unread for line in lines) else math.inf
         yield from self._records()
         while self._window:
             for line in lines:
@@ -173,7 +177,7 @@ class _Work:
                 for ticket, result in line.stream.results(patience_s):
                     self._receive(line.calls.pop(ticket), result)
                     yield from self._records()
-                    if len(lines) > 1 and time.monotonic() - began_s >= _TURN_S:
+                    if time.monotonic() - began_s >= turn_s:
                         break
             if self._window and not any(line.calls for line in lines):
                 # Whoever is not finished waits for the gate. Who that is follows from the items alone, and so do its batches.
@@ -215,7 +219,12 @@ class _Work:
         while thread.failure is None and course.principle is None and course.round + 1 < self._settings.rounds:
             course.round += 1
             course.principle = select_principle(
-                self._constitution, seed=self._seed, uid=thread.item.uid, round=course.round, tags=thread.item.tags
+                self._constitution,
+                seed=self._seed,
+                uid=thread.item.uid,
+                round=course.round,
+                tags=thread.item.tags,
+                repeat=self._settings.repeat_principles,
             )
         if thread.failure is not None or course.principle is None:
             course.finished = True
@@ -257,7 +266,8 @@ class _Work:
             self._on_event(LoopEvent(stage, number, done, total, self._items_done))
 
     def _drafted(self, course: _Course, answer: Generation) -> None:
-        course.thread.begin(answer.text, cut=answer.finish_reason is FinishReason.LENGTH)
+        cut = answer.finish_reason is FinishReason.LENGTH
+        course.thread.begin(answer.text, cut=cut, trim=self._settings.trim_cut_drafts)
         self._next_round(course)
 
     def _criticised(self, course: _Course, answer: Generation) -> None:

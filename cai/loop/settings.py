@@ -65,6 +65,13 @@ class LoopSettings(BaseModel):
     rounds: Annotated[
         int, Field(ge=1, le=16, description="Critique and revision so many times; each round draws its own principle.")
     ] = 1
+    repeat_principles: Annotated[
+        bool,
+        Field(
+            description="Rounds draw independently (arXiv 2212.08073). false: no principle twice for an item, whose rounds end "
+            "when each that applies had its turn."
+        ),
+    ] = True
     replicas: Annotated[
         int, Field(ge=1, le=64, description="Drafts per prompt, each with its own noise and its own rounds.")
     ] = 1
@@ -74,6 +81,13 @@ class LoopSettings(BaseModel):
     draft: Annotated[SamplingParams, Field(description="Temperature 1: the policy's own answers, faults and all.")] = (
         SamplingParams()
     )
+    trim_cut_drafts: Annotated[
+        bool,
+        Field(
+            description="End a draft that was cut at its token limit with its last whole sentence; it then counts as whole. "
+            "Without it such a draft is filtered (`cut_short`) unless it is revised."
+        ),
+    ] = False
     critique: Annotated[SamplingParams, Field(description="Greedy: a critique should be the critic's best, not a sample.")] = (
         SamplingParams(temperature=0.0)
     )

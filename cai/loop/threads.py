@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cai.engines.base import FinishReason, Generation
 from cai.loop.gate import Candidate, Case
+from cai.loop.whole_sentences import whole_sentences
 from cai.records import FailureRecord, GateRuling, Item, RevisionRecord, Round, Verdict
 from cai.tool_calls import checked_reply
 from constitution.messages import tools_of
@@ -23,6 +24,7 @@ class Thread:
     replica: int
     draft: str = ""
     draft_cut: bool = False
+    draft_trimmed: bool = False
     rounds: list[Round] = field(default_factory=list[Round])
     grounds: dict[str, str] = field(default_factory=dict[str, str])
     failure: FailureRecord | None = None
@@ -38,15 +40,18 @@ class Thread:
         revised = [r.revision for r in self.rounds if r.revision is not None]
         return revised[-1] if revised else self.draft
 
-    def begin(self, draft: str, *, cut: bool = False) -> None:
-        """The draft, as the policy wrote it or somebody else gave it.
+    def begin(self, draft: str, *, cut: bool = False, trim: bool = False) -> None:
+        """The draft, as the policy wrote it or somebody else gave it; with `trim`, only the whole sentences of a cut one.
 
         An empty one fails the thread, and so does one with a call that cannot be made: no critique could speak of it as a call.
         """
         self.draft, self.draft_cut = draft.strip(), cut
+        tools = tools_of(self.item.messages)
+        if cut and trim and not tools and (whole := whole_sentences(self.draft)):  # half a call is none
+            self.draft, self.draft_cut, self.draft_trimmed = whole, False, True
         if not self.draft:
             self.fail("draft", "empty_draft", "the policy answered nothing")
-        elif tools := tools_of(self.item.messages):
+        elif tools:
             checked = checked_reply(self.draft, tools)
             self.draft = checked.text
             if checked.problem:
@@ -117,5 +122,6 @@ class Thread:
             facts=self.item.facts,
             draft=self.draft,
             draft_cut=self.draft_cut,
+            draft_trimmed=self.draft_trimmed,
             rounds=tuple(self.rounds),
         )

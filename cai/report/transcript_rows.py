@@ -20,6 +20,7 @@ from cai.report.texts import shortened, signed_nats
 from constitution.tool_text import as_text
 
 CUT = ("warn", "cut at its token limit")
+TRIMMED = ("note", "cut at its token limit; ends with its last whole sentence")
 OUTCOMES: dict[Outcome, str] = {
     Outcome.PAIR: "became a pair",
     Outcome.KEPT: "kept without a pair",
@@ -106,7 +107,8 @@ def transcript_row(record: RevisionRecord, context: Context) -> Row:
     labels = context.labels.get(key, ())
     other = context.other(record) if context.other else None
     turns = [turn(message.role, message.role, body=message.content) for message in as_text(record.messages)]
-    turns.append(turn("draft", "draft", *([CUT] if record.draft_cut else []), body=record.draft))
+    cut = [CUT] if record.draft_cut else [TRIMMED] if record.draft_trimmed else []
+    turns.append(turn("draft", "draft", *cut, body=record.draft))
     turns += _rounds(record)
     if other is not None:
         turns.append(

@@ -218,6 +218,10 @@ class MemoisedStream:
         self._computed = 0
         """Requests handed to the inner stream."""
 
+    @property
+    def works_unread(self) -> bool:
+        return self._inner.works_unread
+
     def submit(self, request: GenerationRequest) -> int:
         ticket, self._tickets = self._tickets, self._tickets + 1
         key, stage = self._memo.request_key(request), self._memo.stage_name(request)

@@ -106,6 +106,10 @@ class PacedStream:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
+    @property
+    def works_unread(self) -> bool:
+        return True
+
     def submit(self, request: GenerationRequest) -> int:
         self._asked.put((self._tickets, request))
         self._tickets += 1

@@ -79,3 +79,30 @@ def test_an_item_without_tags_is_open_to_every_principle() -> None:
 def test_nothing_is_drawn_when_nothing_applies() -> None:
     constitution = _constitution({"claims": 1.0}, claims=("claim",))
     assert select_principle(constitution, seed=0, uid="x", round=0, tags=("question",)) is None
+
+
+@given(seed=st.integers(0, 2**32), uid=st.text(max_size=20), weights=st.lists(st.floats(0.1, 10), min_size=1, max_size=5))
+def test_without_repeats_every_principle_has_one_turn(seed: int, uid: str, weights: list[float]) -> None:
+    constitution = _constitution({f"p{number}": weight for number, weight in enumerate(weights)})
+    drawn = [
+        select_principle(constitution, seed=seed, uid=uid, round=number, repeat=False) for number in range(len(weights) + 2)
+    ]
+    assert {each.id for each in drawn[: len(weights)] if each is not None} == {each.id for each in constitution.principles}
+    assert drawn[len(weights) :] == [None, None]
+    assert drawn[0] == select_principle(constitution, seed=seed, uid=uid, round=0)
+
+
+def test_draws_without_repeats_follow_the_weights_of_what_is_left() -> None:
+    """P(b second) over P(c second), after a came first, is their ratio of weights (sampling without replacement)."""
+    constitution = _constitution({"a": 1.0, "b": 3.0, "c": 1.0})
+    pairs = Counter(
+        tuple(
+            found.id
+            for number in (0, 1)
+            if (found := select_principle(constitution, seed=0, uid=f"item-{n}", round=number, repeat=False)) is not None
+        )
+        for n in range(10_000)
+    )
+    share = {"a": 1 / 5, "b": 3 / 5, "c": 1 / 5}
+    expected = {(x, y): 10_000 * share[x] * share[y] / (1 - share[x]) for x in share for y in share if x != y}
+    assert chisquare([pairs[each] for each in expected], list(expected.values())).pvalue > 0.001

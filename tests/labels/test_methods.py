@@ -208,6 +208,12 @@ def test_a_judge_that_computes_no_number_fails_its_pair_and_is_named(method: Met
 
 
 def test_options_of_another_method_are_refused() -> None:
-    for option in ({"require_agreement": True}, {"reasoning_tokens": 8}, {"contrast_against": "opposite"}):
+    of_others = (
+        {"require_agreement": True},
+        {"reasoning_tokens": 8},
+        {"max_p_reasoned": 0.7},
+        {"contrast_against": "opposite"},
+    )
+    for option in of_others:
         with pytest.raises(ValidationError, match="is an option of `method:"):
             LabelSettings.model_validate({"method": "pointwise", **option})

@@ -20,6 +20,7 @@ from cai.models.loading import load_model
 from cai.models.spec import ModelSpec
 from cai.records import FailureRecord, Item, RevisionRecord, Verdict
 from constitution.messages import assistant, system, user
+from constitution.rendering import render_critique
 from constitution.schema import Constitution, Demonstration, Principle
 
 KIND = Principle(id="kind", principle="Be kind.", critique_request="Is it kind?", revision_request="Make it kind.")
@@ -107,6 +108,21 @@ def test_what_was_cut_is_marked() -> None:
     assert (record.rounds[0].critique_cut, record.rounds[0].revision_cut, record.final_cut) == (True, True, True)
 
 
+@pytest.mark.parametrize(
+    ("draft", "kept"),
+    [
+        ("Ask a friend. Then go", ("Ask a friend.", False, True)),
+        ("no end in sight here", ("no end in sight here", True, False)),
+    ],
+)
+def test_a_cut_draft_is_trimmed_to_its_whole_sentences_where_it_has_some(draft: str, kept: tuple[str, bool, bool]) -> None:
+    settings = LoopSettings(draft=SamplingParams(max_tokens=5), trim_cut_drafts=True)
+    policy, feedback = ScriptedEngine({"": draft + " on and on"}), ScriptedEngine({"": "Nothing to change."})
+    (record,) = finished(run(make_items(1), feedback, settings, policy=policy))
+    assert (record.draft, record.draft_cut, record.draft_trimmed) == kept
+    assert asked(feedback, "critique")[0].messages == render_critique(KIND, record.messages, record.draft)
+
+
 def test_a_conversation_of_several_turns_is_criticised_whole() -> None:
     turns = (system("Be a pirate."), user("hello"), assistant("Ahoy."), user("who are you"))
     feedback = ScriptedEngine({"Is it kind?": "Fault: rude.", "Make it kind.": "Ahoy, friend."})
@@ -170,6 +186,14 @@ def test_a_round_without_an_applicable_principle_is_skipped() -> None:
     (record,) = finished(run(make_items(1), feedback, LoopSettings(rounds=2), constitution=constitution))
     assert (record.rounds, record.final) == ((), "a draft")
     assert not feedback.asked
+
+
+def test_without_repeats_each_principle_has_one_round_and_the_item_ends_when_all_had_theirs() -> None:
+    feedback = ScriptedEngine({"": "Nothing to change."})
+    settings = LoopSettings(rounds=4, repeat_principles=False)
+    for record in finished(run(make_items(8), feedback, settings, constitution=TWO)):
+        assert sorted(each.principle_id for each in record.rounds) == ["brief", "kind"]
+    assert len(asked(feedback, "critique")) == 16
 
 
 def test_replicas_are_threads_of_their_own() -> None:
@@ -237,7 +261,14 @@ def test_a_critique_starts_when_its_own_draft_ends_and_not_the_last() -> None:
 
 
 class Steady(ScriptedEngine):
-    """A policy whose answers come one by one, closer together than anybody's patience."""
+    """A policy whose answers come one by one, closer together than anybody's patience, as those of a busy server."""
+
+    def stream(self) -> ImmediateStream:
+        return ServedStream(self.answered)
+
+
+class Slow(ScriptedEngine):
+    """One that takes its time, in this process."""
 
     def stream(self) -> ImmediateStream:
         return SteadyStream(self.answered)
@@ -248,6 +279,12 @@ class SteadyStream(ImmediateStream):
         for answer in super().results(patience_s):
             time.sleep(0.02)
             yield answer
+
+
+class ServedStream(SteadyStream):
+    @property
+    def works_unread(self) -> bool:
+        return True
 
 
 def test_a_model_whose_answers_keep_coming_does_not_keep_the_other_s_waiting() -> None:
@@ -265,6 +302,28 @@ def test_a_model_whose_answers_keep_coming_does_not_keep_the_other_s_waiting() -
     assert len(list(records)) == 60
     assert events.index("critique") < 40
     assert events.count("draft") == events.count("critique") == 60
+
+
+def test_what_two_models_of_one_process_are_asked_and_when_does_not_depend_on_how_fast_they_are() -> None:
+    """Batches would, and with them in bfloat16 the texts."""
+
+    def course(policy: ScriptedEngine) -> list[tuple[str, int]]:
+        feedback = ScriptedEngine({"Is it kind?": "Fault: rude.", "Make it kind.": "kind"})
+        events: list[tuple[str, int]] = []
+        settings = LoopSettings(chunk_items=40)
+        told = run_loop(
+            make_items(60),
+            ONE,
+            policy,
+            feedback,
+            settings,
+            seed=0,
+            on_event=lambda event: events.append((event.stage, event.done)),
+        )
+        assert len(list(told)) == 60
+        return events
+
+    assert course(Slow({"": "a draft"})) == course(ScriptedEngine({"": "a draft"}))
 
 
 def test_items_are_read_as_they_are_needed() -> None:

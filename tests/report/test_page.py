@@ -157,6 +157,8 @@ def test_nothing_is_loaded_and_nothing_is_styled_or_scripted_in_attributes(finis
         assert not any(
             re.search(r"url\(|@import|https?:|fetch|import\(|XMLHttp|innerHTML|insertAdjacent", text) for text in own
         )
+        (policy,) = (attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes and tag == "meta")
+        assert (policy or "").startswith("default-src 'none'; script-src 'sha256-"), "what is not named may not be loaded"
         scripts = [attributes for tag, attributes in page.tags if tag == "script"]
         assert [attributes.get("type") for attributes in scripts[:-1]] == ["application/octet-stream"] * (len(scripts) - 1)
 

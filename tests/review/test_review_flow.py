@@ -46,6 +46,7 @@ def test_people_confirm_turn_round_decide_tie_and_throw_out(tmp_path: Path) -> N
         verdict(by_name["tied"], Judgement.TIE),
         verdict(by_name["unfit"], Judgement.BOTH_BAD),
         verdict(decided, decided.second),
+        verdict(left, Judgement.TIE),  # was no pair, and is none: nothing is lost by it
     )
     found, records, review = learned(run)
     rows = {each.uid: each for each in found}
@@ -71,6 +72,24 @@ def test_people_confirm_turn_round_decide_tie_and_throw_out(tmp_path: Path) -> N
     assert (tally.pairs_confirmed, tally.pairs_turned, tally.pairs_decided, tally.pairs_tied, tally.pairs_unfit) == (1,) * 5
     assert tally.rows_unfit == 3
     assert tally.told()["pairs whose label people turned round"] == "1"
+
+
+def test_what_is_learned_has_another_fingerprint_when_somebody_says_something_else(tmp_path: Path) -> None:
+    prints: set[str] = set()
+    for said in (Judgement.FIRST, Judgement.SECOND, Judgement.TIE, Judgement.BOTH_BAD):
+        run = write_run(tmp_path / said, [pair("a")])
+        say(run, verdict(pair("a"), said))
+        prints.add(learned(run)[2].fingerprint)
+    assert len(prints) == 4
+
+
+def test_who_reads_twice_counts_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [pair("a", tags=["medical"])], review=REQUIRED)
+    with RunFolder.open(run, read_only=True) as folder:
+        review = Review.of(folder)
+        for _ in range(2):
+            assert list(review.pairs_of(folder)) == list(review.records_of(folder)) == []
+    assert (review.tally.pairs_waiting, review.tally.rows_waiting) == (1, 1)
 
 
 def test_two_people_who_disagree_make_a_soft_label(tmp_path: Path) -> None:

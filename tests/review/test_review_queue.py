@@ -15,6 +15,7 @@ from cai.labels.shares import Share
 from cai.records import Judgement, PreferenceRecord, RecordKind, RevisionRecord, UndecidedRecord
 from cai.review.desk import Desk
 from cai.review.figures import StratumFigures, estimate, review_figures
+from cai.statistics import wilson_interval
 from cai.store import RunFolder
 from tests.review.reviewed_runs import pair, say, unchanged, undecided, verdict, write_run
 
@@ -159,6 +160,33 @@ def test_where_samples_are_compared_the_reply_that_is_learned_is_asked_unless_it
 # ---- estimates
 
 
+def test_the_figures_of_a_review_by_hand(tmp_path: Path) -> None:
+    a, b, c, unfit = (pair(name) for name in ("a", "b", "c", "unfit"))
+    decided, tied = undecided("decided"), undecided("tied")
+    run = write_run(tmp_path / "run", [a, b, c, unfit], [decided, tied], review={"random_pairs": 10, "double_share": 0.0})
+    say(
+        run,
+        verdict(a, Judgement.FIRST),  # names A
+        verdict(b, Judgement.FIRST, shown="second_first"),  # names B
+        verdict(c, Judgement.SECOND, shown="second_first"),  # names A
+        verdict(unfit, Judgement.BOTH_BAD),
+        verdict(decided, Judgement.SECOND),  # names B
+        verdict(tied, Judgement.TIE),
+        verdict(pair("gone"), Judgement.FIRST),  # names A
+        verdict(a, Judgement.SKIP, "Bob"),
+    )
+    with RunFolder.open(run, read_only=True) as folder:
+        found = review_figures(folder)
+    assert found is not None
+    assert (found.reviewers, found.verdicts, found.skipped, found.unmatched, found.conflicts) == (2, 7, 1, 1, 0)
+    assert found.named_a == Share.of(3, 5)
+    assert found.judged_right is not None
+    assert found.judged_right.n == 3, "a pair that is unfit says nothing of its label"
+    assert found.undecided_distinct == Share.of(1, 2)
+    with Desk(run) as desk:
+        assert desk.reviewers() == {"Ann": 7, "Bob": 0}
+
+
 def test_the_estimate_weights_each_sort_by_its_pairs() -> None:
     def stratum(pairs: int, right: int, judged: int) -> StratumFigures:
         share = Share.of(right, judged)
@@ -168,7 +196,9 @@ def test_the_estimate_weights_each_sort_by_its_pairs() -> None:
     found = estimate([stratum(900, 18, 20), stratum(100, 10, 100)])
     assert found is not None
     assert found.share == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)  # the plain share of the judged is 28 / 120
-    assert found.low < found.share < found.high
+    # As of a simple sample of 1 / (0.9² / 20 + 0.1² / 100) = 24.6 pairs: what few judged pairs stand for is what is unsure.
+    wanted = wilson_interval(24 * found.share, 24)
+    assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
     assert (found.judged, found.pairs) == (120, 1000)
     assert estimate([stratum(900, 18, 20), stratum(100, 0, 0)]) is None
     assert estimate([]) is None

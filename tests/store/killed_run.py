@@ -42,6 +42,10 @@ class OneBatch:
         self._waiting: list[tuple[int, GenerationRequest]] = []
         self._tickets = 0
 
+    @property
+    def works_unread(self) -> bool:
+        return False
+
     def submit(self, request: GenerationRequest) -> int:
         self._waiting.append((self._tickets, request))
         self._tickets += 1

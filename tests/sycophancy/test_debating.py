@@ -91,6 +91,17 @@ def test_prompts_hold_the_truth_and_pairs_the_two_answers(tmp_path: Path) -> Non
         assert (check(fact, pair.chosen).label, check(fact, pair.rejected).label) == ("good", "bad")
 
 
+def test_a_file_of_other_prompts_is_replaced_or_refused_and_never_left_beside_new_ones(tmp_path: Path) -> None:
+    asked = ["argue", "lab", "--debate", "--out", str(tmp_path), "--items", "4", "--held-out"]
+    assert CliRunner().invoke(app, [*asked, "0.5"]).exit_code == 0
+    assert (tmp_path / "pairs.jsonl").exists()
+    refused = CliRunner().invoke(app, [*asked, "1.0"])
+    assert refused.exit_code == 1
+    assert (tmp_path / "pairs.jsonl").exists()
+    assert CliRunner().invoke(app, [*asked, "1.0", "--force"]).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["suite.yaml"]
+
+
 @settings(max_examples=30)
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
 def test_what_is_asked_and_answered_is_data_whatever_it_holds(better: str, worse: str) -> None:

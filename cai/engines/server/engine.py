@@ -291,6 +291,10 @@ class ServerStream:
         self._engine = engine  # whose dispatcher lives as long as it does
         self._results = Results[GenerationResult](dispatcher)
 
+    @property
+    def works_unread(self) -> bool:
+        return True
+
     def submit(self, request: GenerationRequest) -> int:
         """Hand in a request.
 
