@@ -61,6 +61,7 @@ def rl_dry_run(course: RLCourse) -> RLDryRun:
     per_step = min(settings.prompts_per_step, len(course.items)) * settings.samples_per_prompt
     replies = settings.steps * per_step
     slots = min(settings.tokens_per_forward, per_step * settings.max_tokens)
+    optimizer_steps = settings.steps * settings.epochs * settings.minibatches
     first = items_of_step(course.items, 1, settings.prompts_per_step, settings.seed)
     return RLDryRun(
         model=str(course.model.spec),
@@ -72,12 +73,17 @@ def rl_dry_run(course: RLCourse) -> RLDryRun:
         steps=settings.steps,
         replies=replies,
         most_reply_tokens=replies * settings.max_tokens,
-        optimizer_steps=settings.steps * settings.epochs * settings.minibatches,
+        optimizer_steps=optimizer_steps,
         learning_rate=settings.peak_learning_rate,
         parameters=skeleton.parameters,
         trainable=skeleton.trainable,
         memory=training_memory(
-            skeleton, settings.training, course.model.device, tokens=settings.tokens_per_forward, slots=slots
+            skeleton,
+            settings.training,
+            course.model.device,
+            tokens=settings.tokens_per_forward,
+            slots=slots,
+            passes=settings.steps + optimizer_steps,  # at least: replies are scored once, then learned
         ),
         free_bytes=psutil.virtual_memory().available,
         first_prompts=tuple(course.model.tokenizer.prompt_text(item.messages) for item in first),

@@ -1,8 +1,9 @@
 """When the reward is no longer what is wanted: all of it follows from the rows of metrics so far. No torch.
 
 A policy that is optimised against a stand-in for the truth first improves by both, then by the stand-in alone, while the
-truth falls (Gao et al. 2022, arXiv 2210.10760, figure 1). Seen from steps: two windows that follow each other, and whether
-from one to the next the reward rose while the truth fell, each by more than the noise of single steps.
+truth falls (Gao et al. 2022, arXiv 2210.10760, figure 1). Seen from steps: the last window beside earlier ones, and whether
+from one of them to the last the reward rose while the truth fell, each by more than the noise of single steps. The window
+just before shows a sudden turn; those two, four, eight … windows back show a slow drift, which neighbours cannot.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from itertools import count
+from statistics import NormalDist, fmean, variance
 
 from cai.rl.settings import LeashSettings
 
@@ -45,11 +47,11 @@ class Snapped:
     reason: str
 
 
-def change(values: Sequence[float], window: int) -> Change | None:
-    """From the window before the last to the last one; None before there are two. Only the last 2·window values are read."""
-    if len(values) < 2 * window:
+def change(values: Sequence[float], window: int, back: int = 1) -> Change | None:
+    """From the window that lies `back` windows before the last to the last one; None while there is none."""
+    if len(values) < (back + 1) * window:
         return None
-    before, after = values[-2 * window : -window], values[-window:]
+    before, after = values[-(back + 1) * window : len(values) - back * window], values[-window:]
     return Change(fmean(before), fmean(after), math.sqrt((variance(before) + variance(after)) / window))
 
 
@@ -62,32 +64,52 @@ def snapped(rows: Sequence[Row], settings: LeashSettings) -> Snapped | None:
     """
     if not rows:
         return None
-    step = int(rows[-1]["step"])
-    kl = rows[-1].get(KL)
-    if settings.max_kl_nats is not None and kl is not None and kl > settings.max_kl_nats:
-        return Snapped(
-            step, f"KL to the reference is {kl:.3g} nats a reply, more than rl.leash.max_kl_nats ({settings.max_kl_nats:g})"
-        )
-    both = [(row[REWARD], row[TRUTH]) for row in rows[-_READ * settings.window :] if REWARD in row and TRUTH in row]
-    reward = change([each for each, _ in both], settings.window)
-    truth = change([each for _, each in both], settings.window)
-    if reward is None or truth is None or reward.sigmas < settings.sigmas or truth.sigmas > -settings.sigmas:
-        return None
-    return Snapped(
-        step,
-        f"over {settings.window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth fell "
-        f"from {truth.before:.3g} to {truth.after:.3g}",
-    )
+    both = [row for row in rows if _has_both(row)]
+    return _held(rows[-1], [row[REWARD] for row in both], [row[TRUTH] for row in both], settings)
 
 
 def first_snap(rows: Sequence[Row], settings: LeashSettings) -> Snapped | None:
     """Where the leash holds a run for the first time, whether or not it went on."""
-    prefixes = (rows[max(0, end - _READ * settings.window) : end] for end in range(1, len(rows) + 1))
-    return next((found for each in prefixes if (found := snapped(each, settings))), None)
+    rewards: list[float] = []
+    truths: list[float] = []
+    for row in rows:
+        if _has_both(row):
+            rewards.append(row[REWARD])
+            truths.append(row[TRUTH])
+        if found := _held(row, rewards, truths, settings):
+            return found
+    return None
 
 
-_READ = 4
-"""Rows without a reward or a truth may stand between those compared: so many windows back is looked, and no further."""
+def _has_both(row: Row) -> bool:
+    return REWARD in row and TRUTH in row
+
+
+def _held(last: Row, rewards: Sequence[float], truths: Sequence[float], settings: LeashSettings) -> Snapped | None:
+    step, kl, window = int(last["step"]), last.get(KL), settings.window
+    if settings.max_kl_nats is not None and kl is not None and kl > settings.max_kl_nats:
+        return Snapped(
+            step, f"KL to the reference is {kl:.3g} nats a reply, more than rl.leash.max_kl_nats ({settings.max_kl_nats:g})"
+        )
+    for power in count():
+        back = 2**power
+        reward, truth = change(rewards, window, back), change(truths, window, back)
+        if reward is None or truth is None:
+            return None
+        sure = _sure(settings.sigmas, power)
+        if reward.sigmas >= sure and truth.sigmas <= -sure:
+            return Snapped(
+                step,
+                f"over {back * window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth "
+                f"fell from {truth.before:.3g} to {truth.after:.3g}",
+            )
+    raise AssertionError("unreachable")
+
+
+def _sure(sigmas: float, power: int) -> float:
+    """How sure to be of a window 2**power before: 2**-power of a neighbour's false alarms, so that all have twice as many."""
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-sigmas) / 2**power) if power else sigmas
 
 
 def good_step(rows: Sequence[Row], saved: Sequence[int], window: int) -> int | None:

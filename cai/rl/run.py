@@ -18,7 +18,7 @@ import torch
 
 from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
-from cai.models.memory import return_free_memory
+from cai.models.memory import Tidying, return_free_memory
 from cai.rl.card import rl_card
 from cai.rl.checkpoints import clear_others, load_checkpoint, load_weights, save_checkpoint, saved_steps
 from cai.rl.course import RLCourse
@@ -40,8 +40,6 @@ from cai.training.packing import TokenGroup
 from cai.training.policy import Policy, load_policy, save_policy
 from cai.training.probing import choose_path
 from cai.training.results import OnEvent, TrainingEvent
-
-_STEPS_BETWEEN_TRIMS = 16
 
 OnMetrics: TypeAlias = Callable[[Mapping[str, float]], None]
 """Told of a step's row of metrics, `step` among them."""
@@ -118,7 +116,7 @@ class _Run:
         self._course, self._folder = course, folder
         self._on_event, self._on_metrics, self._until = on_event, on_metrics, until
         settings = self._settings = course.settings
-        self._started = time.monotonic()
+        self._started, self._tidying = time.monotonic(), Tidying()
         self._policy: Policy = load_policy(course.model, settings.training)
         self._device: torch.device = course.model.device
         self._scorer = ReplyScorer(self._policy.model, self._policy.compute_dtype, temperature=settings.temperature)
@@ -205,8 +203,8 @@ class _Run:
         if self._on_metrics is not None:
             self._on_metrics(row)
         self._refuse_silence(step)
-        if self._device.type == "cpu" and step % _STEPS_BETWEEN_TRIMS == 0:
-            return_free_memory()
+        if self._device.type == "cpu":
+            self._tidying.step_ended()
         self._tell(step, loss)
 
     def _judge(self, rollouts: Sequence[Rollout]) -> tuple[Judgement, Judgement | None]:

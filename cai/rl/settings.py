@@ -32,13 +32,18 @@ class LeashSettings(BaseModel):
         Field(
             ge=2,
             le=1000,
-            description="Steps in each of two windows that are compared: training stops when from one to the next the "
-            "reward rose while the truth (`rl.truth`) fell.",
+            description="Steps in each of two windows that are compared, the last one and one that lies 1, 2, 4, 8 … windows "
+            "before it: training stops when from one to the other the reward rose while the truth (`rl.truth`) fell.",
         ),
     ] = 20
     sigmas: Annotated[
         float,
-        Field(gt=0, le=10, description="Both must have moved by so many standard errors of the windows' difference."),
+        Field(
+            gt=0,
+            le=10,
+            description="Both must have moved by so many standard errors of the windows' difference; those further apart by "
+            "more, so that false alarms at most double.",
+        ),
     ] = 2.0
     stop: Annotated[bool, Field(description="False: the run goes on, and the report says where it should have stopped.")] = True
     max_kl_nats: Annotated[

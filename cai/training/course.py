@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from transformers import TrainerCallback
 
+from cai.engines.forward import is_out_of_memory
 from cai.errors import TrainingError
 from cai.models.fingerprints import write_atomically
 from cai.models.loading import LoadedModel
@@ -140,7 +141,7 @@ def run_course(
     with (
         disk_errors(output_folder),
         locked(output_folder, main_process=processes.is_first()),
-        _memory_errors(),
+        memory_errors(),
         flushed_denormals(),
     ):
         if resume and (result := processes.from_first(folder.finished())) is not None:
@@ -285,13 +286,15 @@ def flushed_denormals() -> Generator[None]:
         torch.set_flush_denormal(False)
 
 
-class _memory_errors:  # noqa: N801 - reads as the context it is
-    """Turns running out of accelerator memory into a TrainingError."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise TrainingError(
-                "the accelerator's memory ran out", "halve tokens_per_forward or set gradient_checkpointing; it resumes"
-            ) from error
+@contextlib.contextmanager
+def memory_errors() -> Generator[None]:
+    """Turn running out of memory, of an accelerator or of the machine, into a TrainingError that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # a RuntimeError is what a CPU's allocator makes of it
+        if not is_out_of_memory(error):
+            raise
+        whose = "accelerator" if isinstance(error, torch.OutOfMemoryError) else "machine"
+        raise TrainingError(
+            f"the {whose}'s memory ran out", "halve tokens_per_forward or set gradient_checkpointing; it resumes"
+        ) from error

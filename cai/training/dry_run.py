@@ -127,7 +127,7 @@ def dry_run(course: Course, *, trial: bool = False) -> DryRun:
         rate = matrix_rate(skeleton, device, load.largest) * share
         basis = f"{share:.0%} of the rate of one matrix product of the model's shape"
     flops = settings.epochs * load.training_flops(skeleton, recomputed=recomputed)
-    of_reference = reference_load(course, layout).forward_flops(skeleton) if needs_reference else 0.0
+    of_reference = reference_load(course, layout) if needs_reference else None
     counts: dict[str, int] = {}
     for row in course.dropped:
         counts[row.reason] = counts.get(row.reason, 0) + 1
@@ -148,9 +148,16 @@ def dry_run(course: Course, *, trial: bool = False) -> DryRun:
         path=path,
         path_reason=reason,
         tried=found is not None,
-        memory=training_memory(skeleton, settings, device, tokens=load.largest, slots=load.largest_slots),
+        memory=training_memory(
+            skeleton,
+            settings,
+            device,
+            tokens=load.largest,
+            slots=load.largest_slots,
+            passes=settings.epochs * load.passes + (of_reference.passes if of_reference else 0),
+        ),
         free_bytes=psutil.virtual_memory().available,
-        times=Times(flops / rate, of_reference / rate, rate, basis),
+        times=Times(flops / rate, of_reference.forward_flops(skeleton) / rate if of_reference else 0.0, rate, basis),
         first_batch=tuple(shown_row(_as_read(row, settings), course.model.tokenizer) for row in _first_pass(course, layout)),
     )
 

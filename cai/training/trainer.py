@@ -21,8 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cai.engines.forward import is_out_of_memory
 from cai.errors import TrainingError
-from cai.models.memory import return_free_memory
+from cai.models.memory import Tidying
 from cai.models.progress import no_bars
 from cai.training import processes
 from cai.training.checkpoint_files import (
@@ -236,9 +237,9 @@ class StepTrainer(Trainer):
         try:
             with no_bars():
                 cast("Any", super())._save_checkpoint(*arguments, **options)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # what torch.save makes of a full disk
+            if is_out_of_memory(error):
+                raise
             raise TrainingError(
                 f"{self.args.output_dir}: a checkpoint could not be written ({str(error).splitlines()[0]})", MAKE_ROOM
             ) from error
@@ -316,6 +317,7 @@ class _Course(TrainerCallback):
         self._trainer, self._on_event = trainer, on_event
         self._keep_checkpoints = keep_checkpoints
         self._started, self._first = time.monotonic(), 0
+        self._tidying = Tidying()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         self._trainer.open(state.global_step)
@@ -328,8 +330,8 @@ class _Course(TrainerCallback):
             control.should_save = control.should_save or plan.patience is not None
             control.should_log = True
         control.should_log = control.should_log or control.should_save
-        if args.device.type == "cpu" and state.global_step % _STEPS_BETWEEN_TRIMS == 0:
-            return_free_memory()
+        if args.device.type == "cpu":
+            self._tidying.step_ended()
         if self._on_event is None or not state.is_world_process_zero:
             return
         seconds = max(time.monotonic() - self._started, 1e-9)
@@ -345,7 +347,3 @@ class _Course(TrainerCallback):
             (checkpoint / COMPLETE).touch()
             # Not left to the Trainer, which goes by times of files, and warns where two lie close together.
             drop_superseded(checkpoint.parent, best_step=state.best_global_step, keep_weights=self._keep_checkpoints)
-
-
-_STEPS_BETWEEN_TRIMS = 16
-"""On a CPU: seldom enough to cost nothing, often enough that the process does not grow by a gigabyte in a hundred steps."""

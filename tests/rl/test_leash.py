@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.rl.leash import change, good_step, snapped
+from cai.rl.leash import change, first_snap, good_step, snapped
 from cai.rl.settings import LeashSettings
 
 WINDOW = LeashSettings(window=10)
@@ -70,10 +71,31 @@ def test_a_policy_too_far_from_its_reference_is_stopped() -> None:
     assert first_stop(rows([0.0] * 20, [0.0] * 20), settings) == 7  # kl is the step less one
 
 
-@given(values=st.lists(st.floats(-1e3, 1e3), max_size=60), window=st.integers(2, 8))
-def test_only_the_last_two_windows_decide(values: list[float], window: int) -> None:
-    assert change(values, window) == change(values[-2 * window :], window)
-    assert (change(values, window) is None) == (len(values) < 2 * window)
+@given(values=st.lists(st.floats(-1e3, 1e3), max_size=60), window=st.integers(2, 8), back=st.integers(1, 4))
+def test_two_windows_so_many_apart_are_compared(values: list[float], window: int, back: int) -> None:
+    found = change(values, window, back)
+    assert (found is None) == (len(values) < (back + 1) * window)
+    if found is not None:
+        at = len(values) - window
+        assert found.after == fmean(values[at:])
+        assert found.before == fmean(values[at - back * window : at - (back - 1) * window])
+
+
+def test_a_drift_too_slow_for_neighbouring_windows_is_stopped() -> None:
+    """Story: a truth that fell by a tenth of its noise a window passed, as long as it fell that slowly."""
+    table = rows(ramp(0, 3, 400), ramp(1, 0, 400), noise=0.25)
+    pairs = [(change([row["truth"] for row in table[:n]], WINDOW.window), n) for n in range(20, 401)]
+    assert sum(found is not None and found.sigmas <= -WINDOW.sigmas for found, _ in pairs) < len(pairs) / 10
+    stop = first_stop(table)
+    assert stop is not None
+    assert stop < 250
+
+
+def test_a_run_that_went_on_is_told_of_the_same_step_as_one_that_is_watched() -> None:
+    table = [row if row["step"] % 4 else {"step": row["step"]} for row in rows(ramp(0, 4, 80), ramp(1, -1, 80), noise=0.3)]
+    found = first_snap(table, WINDOW)
+    assert found is not None
+    assert found.step == first_stop(table)
 
 
 def test_the_weights_kept_are_those_before_which_the_truth_was_highest() -> None:

@@ -13,9 +13,12 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from cai.config.settings import EngineSettings
+from cai.engines.base import RequestFailure, ScoreRequest
 from cai.engines.opening import open_engine
+from cai.engines.scripted import ScriptedEngine
 from cai.errors import ConfigError, EngineError
 from cai.lab.reward import LabReward, refuse_strangers
+from cai.lab.settings import LabSettings
 from cai.lab.suite import loop_items
 from cai.labels.alone import AnswerScore, score_answers
 from cai.labels.settings import LabelSettings
@@ -24,7 +27,7 @@ from cai.records import Item
 from cai.rl.functions import FunctionReward
 from cai.rl.margins import MarginReward
 from cai.rl.reward_models import ModelReward, open_reward_model
-from cai.rl.rewards import Reply, judged
+from cai.rl.rewards import Judgement, Reply, bounded, judged
 from cai.verdicts import Judged
 from constitution.messages import Message, user
 from constitution.schema import Constitution, Principle
@@ -196,7 +199,7 @@ def test_values_of_any_kind_are_read_and_what_is_no_number_is_told(replies: list
 
 
 def test_the_lab_s_checker_gives_one_for_a_good_reply_and_cannot_judge_strangers(replies: list[Reply]) -> None:
-    item = next(each for each in loop_items(40, 0) if each.facts["lab"]["family"] == "harm")
+    item = next(each for each in loop_items(LabSettings(items=40)) if each.facts["lab"]["family"] == "harm")
     good, bad = Reply(item, "I can't help with that; it would be wrong.", 9), Reply(item, "Sure, here is how: first, go.", 9)
     assert LabReward().rewards([good, bad]) == [1.0, 0.0]
     assert math.isnan(LabReward().rewards(replies)[0])
@@ -225,6 +228,44 @@ def test_the_constitution_s_margin_is_the_mean_over_principles_of_what_labels_me
         assert reward.rewards([Reply(item, "Hi.", 2)]) == [pytest.approx(expected, abs=1e-4)]
     with pytest.raises(ConfigError, match="compares two"):
         MarginReward(engine, constitution, LabelSettings(method="letters"), per_reply=None, seed=0)
+
+
+def test_a_principle_that_the_model_cannot_judge_by_is_no_verdict_and_without_any_there_is_no_reward() -> None:
+    def score(request: ScoreRequest) -> list[float] | RequestFailure:
+        asked = " ".join(message.content for message in request.messages)
+        return RequestFailure("timeout", "no answer") if "Be kind." in asked else [-1.0, -3.0]
+
+    principles = (
+        Principle(id="a", principle="Be honest.", applies_to=("both",)),
+        Principle(id="b", principle="Be kind.", applies_to=("both", "kind")),
+    )
+    engine = ScriptedEngine({"": "It is fine."}, score)
+    reward = MarginReward(engine, Constitution(name="two", principles=principles), LabelSettings(), per_reply=None, seed=0)
+    found = reward.rewards(
+        [Reply(Item(uid=tag, messages=(user("Hello"),), tags=(tag,)), "Hi.", 2) for tag in ("both", "kind", "neither")]
+    )
+    assert found[0] == pytest.approx(2.0), "the mean of those that there are; a failure is not a zero among them"
+    assert [math.isnan(each) for each in found] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "change", [{"ensemble": "weighted"}, {"ground_tokens": 7}, {"method": "yes_no"}, {"contrast_against": 2}]
+)
+def test_whatever_changes_a_margin_changes_the_reward_s_fingerprint(change: dict[str, object]) -> None:
+    engine, constitution = ScriptedEngine({"": ""}), Constitution(name="one", principles=(Principle(id="a", principle="Be."),))
+    one, other = (
+        MarginReward(engine, constitution, LabelSettings().model_copy(update=each), per_reply=None, seed=0).fingerprint
+        for each in ({}, change)
+    )
+    assert one != other
+
+
+def test_a_truth_that_explodes_either_way_is_a_failure_with_its_value() -> None:
+    found = bounded(Judgement((1.0, 1e9, -1e9), ()), 100.0)
+    assert found.rewards[0] == 1.0
+    assert [math.isnan(each) for each in found.rewards] == [False, True, True]
+    assert found.failed == 2
+    assert "is 1e+09, beyond" in found.failures[0]
 
 
 def test_a_reward_model_s_heads_are_averaged_and_replies_it_cannot_read_have_none(tmp_path: Path, replies: list[Reply]) -> None:

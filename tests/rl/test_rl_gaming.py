@@ -33,13 +33,13 @@ GAMED: dict[str, Any] = {
     "prompts_per_step": 6,
     "samples_per_prompt": 8,
     "max_tokens": 8,
-    "learning_rate": 2e-2,
+    "learning_rate": 1e-2,
     "warmup_steps": 0,
     "lora": {"r": 2},
     "dtype": "float32",
-    "save_every_steps": 2,
+    "save_every_steps": 1,
 }
-WINDOW = 5
+WINDOW = 4
 
 
 def a_few(text: str) -> float:

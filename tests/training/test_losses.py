@@ -159,10 +159,8 @@ def test_values_and_gradients_are_those_of_the_naive_formula(
     margin = beta * (chosen - ref_chosen - rejected + ref_rejected)
     assume(name != "hinge" or abs(abs(margin) - 1) > 1e-6)  # at its knees each slope between the two is right
     leaves = of(chosen).requires_grad_(), of(rejected).requires_grad_()
-    c = {"lp": leaves[0], "ref": ref_chosen, "n": tokens[0], "share": share}
-    r = {"lp": leaves[1], "ref": ref_rejected, "n": tokens[1], "share": share}
-    for side in (c, r):
-        side["ref"] = of(float(side["ref"]))  # pyright: ignore[reportArgumentType]
+    c = {"lp": leaves[0], "ref": of(ref_chosen), "n": tokens[0], "share": share}
+    r = {"lp": leaves[1], "ref": of(ref_rejected), "n": tokens[1], "share": share}
     value = NAIVE[name](c, r, p, beta, **USUAL.get(name, {})).sum()
     wanted = torch.autograd.grad(value, leaves, allow_unused=True)
     options = {"beta": beta, "p": p, "tokens": tokens, "opening_share": share}

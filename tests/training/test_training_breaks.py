@@ -17,6 +17,7 @@ from training_runs import DPO, make_pairs, metrics_of, spec_of
 
 from cai.errors import TrainingError
 from cai.training.checkpoint_files import refuse_broken_weights
+from cai.training.course import memory_errors
 from cai.training.dpo import train_dpo
 from cai.training.results import TrainingResult
 
@@ -49,6 +50,15 @@ def test_a_damaged_reference_is_refused_before_training(llama: Path, tmp_path: P
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingError, match="not finite"):
         train_dpo(spec_of(model), make_pairs(8), [], DPO, tmp_path / "out")
+
+
+def test_memory_that_runs_out_on_a_cpu_is_told_with_what_to_lower() -> None:
+    """There it is a plain RuntimeError, which came out as a traceback; another one is no matter of memory."""
+    with pytest.raises(TrainingError, match="machine's memory ran out") as caught, memory_errors():
+        torch.empty(2**60, dtype=torch.uint8)
+    assert "tokens_per_forward" in caught.value.hint
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors():
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
 
 
 @pytest.fixture(scope="module")
