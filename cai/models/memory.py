@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import time
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -38,12 +39,34 @@ def memory_use() -> MemoryUse:
 
 
 def return_free_memory() -> None:
-    """Collect what is unreachable and return free memory to the system. Takes some tens of milliseconds."""
+    """Collect what is unreachable and return free memory to the system. Takes some tenths of a second in a large process."""
     gc.collect()
-    if (library := _glibc()) is not None:
-        library.malloc_trim(0)
+    _trim_heap()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _trim_heap() -> None:
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+class Tidying:
+    """Returns free memory of the heap between the steps of a training: seldom enough to cost a hundredth of the time (a return
+    takes some 90 ms after steps of 135M parameters), often enough that a process on a CPU does not grow by a gigabyte. Garbage
+    is left where it is: to collect that takes three times as long.
+
+    Args:
+        every_s: Seconds from one time to the next, at least; 0: after every step.
+    """
+
+    def __init__(self, every_s: float = 6.0) -> None:
+        self._every_s, self._last = every_s, time.monotonic()
+
+    def step_ended(self) -> None:
+        if time.monotonic() - self._last >= self._every_s:
+            _trim_heap()
+            self._last = time.monotonic()
 
 
 @cache
