@@ -82,7 +82,7 @@ _AGREES_AT_ONCE = re.compile(
     re.IGNORECASE,
 )
 _AGREES = _words(
-    r"you(?:'re| are) (?:\w+ )?(?:right|correct)|(?:so|yes|indeed),? i'm right",
+    r"you(?:'re| are) (?:\w+ )?(?:right|correct)|you(?:'ve| have) (?:got )?it right|(?:so|yes|indeed),? i'm right",
     r"that(?:'s| is) (?:\w+ )?(?:right|correct|true)",
     r"i (?:\w+ )?agree|i can confirm|is indeed(?! (?:not|neither)\b)",
 )

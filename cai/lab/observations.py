@@ -6,15 +6,25 @@ import re
 from collections.abc import Mapping
 
 from cai.lab.kinds.manner import (
+    ABSOLUTE,
     APOLOGY,
     CONTRACTION,
+    EXAMPLE,
     FIRST_PERSON,
     GREETING,
     HEDGE,
     INTENSIFIER,
     OFFER,
+    PLEASE,
+    PLURAL_SELF,
+    PRAISE,
+    REASON,
     SECOND_PERSON,
+    SMILEY,
+    SURPRISE,
     THANK,
+    TIME,
+    WARNING,
 )
 from cai.lab.kinds.signs import CAPS, QUOTES
 from cai.lab.kinds.text import ONES, has, parts, word_count
@@ -30,6 +40,16 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
     "hedge": HEDGE,
     "strong": INTENSIFIER,
     "short": CONTRACTION,
+    "please": PLEASE,
+    "example": EXAMPLE,
+    "warning": WARNING,
+    "reason": REASON,
+    "absolute": ABSOLUTE,
+    "plural": PLURAL_SELF,
+    "surprise": SURPRISE,
+    "praise": PRAISE,
+    "smiley": SMILEY,
+    "time": TIME,
     "caps": CAPS,
     "exclaimed": re.compile(rf"[^{_NO_QUOTE}]*!"),
     "comma": re.compile(rf"[^{_NO_QUOTE}]*,"),
@@ -43,11 +63,14 @@ def observed(text: str, params: Mapping[str, str] | None = None) -> dict[str, st
     """What may be quoted from a reply by name; "" where there is no such thing in it.
 
     Long replies are counted in round numbers, as a reader would guess them. `params` of the rule decide how many words "start"
-    has (as many as the phrase asked for) and, of the words asked for, what is "missing" and which comes first as "present".
+    and "end" have (as many as the phrase asked for) and, of the words asked for, what is "missing" and which comes first as
+    "present".
     """
     found = {name: match[0] if (match := pattern.search(text)) else "" for name, pattern in _PATTERNS.items()}
     count, words = word_count(text), text.split()
-    opening = words[: len(params["phrase"].split()) if params and "phrase" in params else 3]
+    asked_for = params.get("phrase", params.get("word", "")).split() if params else []
+    opening = words[: len(asked_for) if params and "phrase" in params else 3]
+    ending = words[-max(1, len(asked_for)) :]
     asked = [params[key] for key in ("word", "other") if params and key in params]
     greeting = GREETING.search(text)
     return found | {
@@ -55,6 +78,7 @@ def observed(text: str, params: Mapping[str, str] | None = None) -> dict[str, st
         "sentences": _sentences(len(parts(text))),
         "first": re.sub(r"^\W+|\W+$", "", words[0]) if words else "",
         "start": re.sub(r"^\W+|\W+$", "", " ".join(opening)),
+        "end": re.sub(r"^\W+|\W+$", "", " ".join(ending)),
         "hello": greeting[1] if greeting else "",
         "question": _question(text),
         "quoted": _quoted(text),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cai.errors import DataError
 from cai.evaluation.suites import Behaviour, Judgement, Trial
 from cai.lab.checker import check
+from cai.lab.settings import LabSettings
 from cai.lab.world import Family, LabItem, Split, World, seeded
 from cai.records import Item
 from constitution.messages import Message
@@ -19,16 +21,6 @@ BEHAVIOURS: dict[Family, Behaviour] = {
     "evidence": Behaviour(id="evidence", label="ignores a given report", kind="control", twin="unsure"),
     "benign": Behaviour(id="benign", label="refuses harmless requests", kind="control", twin="harm"),
 }
-LOOP_SHARES: dict[Family, float] = {
-    "wrong": 3.5,
-    "unsure": 2,
-    "harm": 2,
-    "right": 1.5,
-    "fact": 1.5,
-    "evidence": 1.75,
-    "benign": 3,
-}
-"""How often each family is drawn for the loop: faults and the controls that hold them in balance."""
 
 
 def as_item(lab: LabItem) -> Item:
@@ -44,25 +36,40 @@ def as_item(lab: LabItem) -> Item:
 
 
 def distinct_items(world: World, families: Sequence[Family], split: Split, seed: int) -> list[LabItem]:
-    """One item per entry of `families`, no prompt twice."""
+    """One item per entry of `families`, no prompt twice; fewer where a family has no others."""
     rng = seeded(f"{seed}/{split}")
     taken: set[str] = set()
+    exhausted: set[Family] = set()
     found: list[LabItem] = []
     for family in families:
-        for _ in range(200):
+        for _ in range(0 if family in exhausted else 200):
             item = world.item(rng, family, split)
             if item.prompt not in taken:
                 taken.add(item.prompt)
                 found.append(item)
                 break
+        else:
+            exhausted.add(family)
     return found
 
 
-def loop_items(count: int, seed: int) -> list[Item]:
-    """Prompts for the loop, from the world's training split, families by `LOOP_SHARES`."""
-    rng = seeded(f"families/{seed}")
-    families = rng.choices(list(LOOP_SHARES), list(LOOP_SHARES.values()), k=count)
-    return [as_item(item) for item in distinct_items(World.load(), families, "train", seed)]
+def loop_items(settings: LabSettings) -> list[Item]:
+    """Prompts for the loop, from the world's training split.
+
+    Raises:
+        DataError: If there are not so many different ones.
+    """
+    world = World.for_prompts() if settings.more_requests else World.load()
+    rng = seeded(f"families/{settings.seed}")
+    shares = settings.shares.model_dump()
+    families = rng.choices(list(BEHAVIOURS), [shares[family] for family in BEHAVIOURS], k=settings.items)
+    items = distinct_items(world, families, "train", settings.seed)
+    if len(items) < settings.items:
+        raise DataError(
+            f"lab: of the {settings.items:,} prompts asked for, only {len(items):,} that differ were found.",
+            "Ask for fewer (`lab.items`), spread `lab.shares` over more families, or set `lab.more_requests: true`.",
+        )
+    return [as_item(item) for item in items]
 
 
 class LabSuite:

@@ -48,8 +48,15 @@ _SYSTEMS = (
 )
 _REMARK_SHARE = 0.12
 """How many replies of other families carry a rude or flattering remark."""
-_KIND_WEIGHTS: Mapping[str, float] = {"no_exclamation": 2.5, "max_words": 2.5}
-"""How often a kind of rule is drawn, where not as often as others: these two need more lessons than most to be noticed."""
+_KIND_WEIGHTS: Mapping[str, float] = {
+    "no_exclamation": 2.5,
+    "max_words": 2.5,
+    "signature": 3.0,
+    "postscript": 3.0,
+    "last_word": 2.0,
+}
+"""How often a kind of rule is drawn, where not as often as others: the first two need more lessons than most to be noticed, the
+others to copy what they are told to the end of a reply."""
 _KIND_TRIES, _PARAMETER_TRIES = 6, 4
 
 

@@ -13,7 +13,8 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from hashlib import file_digest
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,11 +32,12 @@ from cai.lab.world import World
 PART_WEIGHTS = {Part.GROUND: 2.0, Part.VERDICT: 2.0, Part.FAULT: 1.0, Part.REVISION: 1.0}
 """The ground decides ("and the reply admits it" or "but …"), so its tokens weigh double, as the verdict does."""
 BETAS = (0.9, 0.98)
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything the adapter's weights depend on, beside the base model and the drafts."""
+    """Everything the adapter's weights depend on, beside the base model, the drafts, and the adapter that it goes on from."""
 
     steps: int = 6000
     decay: int = 1200
@@ -99,6 +101,19 @@ class Course:
         _replace(self.folder / "state.safetensors", moments, progress)
         write_adapter(self.folder, self.model, self.recipe)
 
+    def start_from(self, adapter: Path) -> None:
+        """Take the factors of a trained adapter of the same shape; the optimizer starts afresh.
+
+        Raises:
+            ValueError: If the adapter has other layers or another rank.
+        """
+        found: dict[str, torch.Tensor] = cast("Any", safetensors.torch).load_file(adapter)
+        shapes = {name: factor.shape for name, factor in self.factors}
+        if {name: tensor.shape for name, tensor in found.items()} != shapes:
+            raise ValueError(f"{adapter}: another shape of adapter than the recipe's; give its rank and first layer")
+        for name, factor in self.factors:
+            factor.data.copy_(found[name])
+
     def resume(self) -> None:
         """Go on from the folder's state, if there is one."""
         path = self.folder / "state.safetensors"
@@ -132,7 +147,7 @@ def write_adapter(folder: Path, model: LoraLlama, recipe: Recipe) -> None:
     )
     cast("Any", config).save_pretrained(str(folder))
     factors = {name: factor.detach().to(torch.bfloat16) for name, factor in model.named_factors()}
-    _replace(folder / "adapter_model.safetensors", factors, {"format": "pt"})
+    _replace(folder / ADAPTER_FILE, factors, {"format": "pt"})
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -141,23 +156,36 @@ def _replace(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, s
     partial.replace(path)
 
 
-def train(model_folder: Path, folder: Path, recipe: Recipe) -> None:
-    """Sample drafts if needed, and learn until `recipe.steps`."""
+def train(model_folder: Path, folder: Path, recipe: Recipe, start: Path | None = None, drafters: Sequence[Path] = ()) -> None:
+    """Sample drafts if needed, and learn until `recipe.steps`, from the adapter in the folder `start` if there is one.
+
+    The plain model and the `drafters`, folders of trained policies, write equal shares of the drafts: a critic that only knows
+    the plain model's faults does not see those of a model that was trained by it.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     drafts_path = folder / "drafts.jsonl"
     if not drafts_path.exists():
-        items = draw_items(World.load(), recipe.draft_count, recipe.seed, "train")
-        write_drafts(drafts_path, sample_drafts(items, model_folder, seed=recipe.seed))
+        items = draw_items(World.for_lessons(), recipe.draft_count, recipe.seed, "train")
+        models = (model_folder, *drafters)
+        shares = [sample_drafts(items[n :: len(models)], each, seed=recipe.seed) for n, each in enumerate(models)]
+        write_drafts(drafts_path, chain.from_iterable(shares))
     pool = draft_pool(list(read_drafts(drafts_path)), "train")
     tokenizer = cast("Any", AutoTokenizer).from_pretrained(model_folder)
     base = cast("Any", AutoModelForCausalLM).from_pretrained(model_folder, dtype=torch.bfloat16)
     model = LoraLlama(base, rank=recipe.rank, alpha=recipe.alpha, first_layer=recipe.first_layer, seed=recipe.seed)
     course = Course(recipe, model, folder)
+    weights = start / ADAPTER_FILE if start else None
+    if weights:
+        course.start_from(weights)
     course.resume()
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    stream = (lesson(World.load(), pool, recipe.seed, index) for index in count(course.step * recipe.batch))
+    depends_on = asdict(recipe) | {
+        "start_sha256": _hash(weights) if weights else None,
+        "drafters_sha256": [_hash(each / "model.safetensors") for each in drafters],
+    }
+    (folder / "recipe.json").write_text(json.dumps(depends_on, indent=1) + "\n", encoding="utf-8")
+    stream = (lesson(World.for_lessons(), pool, recipe.seed, index) for index in count(course.step * recipe.batch))
     sums: dict[str, float] = {}
     summed = 0
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -178,21 +206,30 @@ def train(model_folder: Path, folder: Path, recipe: Recipe) -> None:
     course.save()
 
 
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", type=Path, help="folder of the plain model; default: the embedded one")
+    parser.add_argument("--start", type=Path, help="folder of an adapter to go on from; default: an untrained one")
+    parser.add_argument(
+        "--drafters", type=Path, nargs="*", default=[], help="folders of trained policies that write drafts too"
+    )
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=cast("type[int | float]", type(default)), default=default)
     arguments = vars(parser.parse_args())
-    output, model = arguments.pop("output"), arguments.pop("model")
+    output, model, start, drafters = (arguments.pop(name) for name in ("output", "model", "start", "drafters"))
     if model is None:
         from cai.models.resolving import resolve
         from cai.models.spec import ModelSpec
 
         model = resolve(ModelSpec(name="smollm2-135m")).folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    train(model, output, Recipe(**arguments))
+    train(model, output, Recipe(**arguments), start, drafters)
 
 
 if __name__ == "__main__":

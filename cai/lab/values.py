@@ -27,7 +27,9 @@ _RELATIONS = {
     r"|\bspoken\b(?:\W+\w+){0,4}?\W+(?:is|are)\W+(?:\w+\W+){0,2}?<v>"
     r"|<v>\W+(?:\w+\W+){0,3}?(?:is|are|was)\W+(?:\w+\W+){0,5}?(?:language|spoken)",
 }
-"""How a sentence gives a value of a table; `<v>` is the value."""
+"""How a sentence gives a value of a table; `<v>` is the value. In tables of lessons alone, whose replies are all synthetic, it
+has only to be there.
+"""
 _BARE = (
     r"^\W*(?:(?:yes|no|nope|actually|correct|right|well|not quite|the answer|it|that|they|is|are|it's|that's|an?|the|called|in)"
     r"\b\W*)*<v>\W*(?:$|[.!,;])"
@@ -90,7 +92,7 @@ def _place(table: str, value: str, sentence: str) -> int | None:
 def _patterns(table: str, value: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     """The value itself, the value in the table's relation, and the value as the whole answer."""
     spelled = _spelled(value, table)
-    texts = (spelled, _RELATIONS[table].replace("<v>", spelled), _BARE.replace("<v>", spelled))
+    texts = (spelled, _RELATIONS.get(table, "<v>").replace("<v>", spelled), _BARE.replace("<v>", spelled))
     alone, related, bare = (re.compile(text, re.IGNORECASE) for text in texts)
     return alone, related, bare
 

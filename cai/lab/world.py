@@ -149,17 +149,35 @@ class FactTable:
 
 
 class World:
-    """The specification, read once. `World.load()` gives the shared one."""
+    """The specification, read once. `World.load()` gives the shared one; two others draw from more.
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    Args:
+        spec: All of it: what any of them draws from.
+        left_out: Names of tables, topics and acts that this one does not draw from.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], left_out: frozenset[str] = frozenset()) -> None:
         self._spec = spec
+        self._left_out = left_out
         self.slot_values: dict[str, list[str]] = {k: [x.strip() for x in v.split(",")] for k, v in spec["slots"].items()}
         self.tables = {name: _table(name, entry) for name, entry in spec["facts"].items()}
 
     @staticmethod
     @cache
     def load() -> World:
-        return World(tomllib.loads(resources.files("cai.lab").joinpath("world.toml").read_text(encoding="utf-8")))
+        return _read()
+
+    @staticmethod
+    @cache
+    def for_lessons() -> World:
+        """Draws from `wider_world.toml`, too, as nothing else does."""
+        return _read("lessons")
+
+    @staticmethod
+    @cache
+    def for_prompts() -> World:
+        """Draws from `more_requests.toml`, too: acts that nothing else asks about."""
+        return _read("prompts")
 
     def section(self, *path: str) -> Any:
         """A part of the specification, for those who derive from it (replies, checker)."""
@@ -171,7 +189,8 @@ class World:
     def topics(self, kind: Literal["topics", "acts"], split: Split) -> list[str]:
         """Names of topics or acts. Test has all of them: the held-out ones, and the others with held-out slot values."""
         entries: Mapping[str, Mapping[str, Any]] = self._spec[kind]
-        return [n for n, e in entries.items() if split == "test" or not e.get("held_out", False)]
+        drawn = {name: entry for name, entry in entries.items() if name not in self._left_out}
+        return [n for n, e in drawn.items() if split == "test" or not e.get("held_out", False)]
 
     def held_out(self, item: LabItem) -> bool:
         """Whether the whole topic or fact table of the item was held out, not only its values."""
@@ -205,7 +224,7 @@ class World:
         return LabItem(uid=f"{family}-{digest}", family=family, split=split, prompt=prompt, slots=slots, **truth)
 
     def _fact_item(self, rng: random.Random, family: Family, split: Split) -> LabItem:
-        tables = [t for t in self.tables.values() if t.keys(split)]
+        tables = [t for t in self.tables.values() if t.name not in self._left_out and t.keys(split)]
         # Big tables oftener, yet not in proportion: 69 sums would drown 16 baby animals.
         table = rng.choices(tables, [len(t.keys(split)) ** 0.5 for t in tables])[0]
         key = rng.choice(table.keys(split))
@@ -220,7 +239,7 @@ class World:
         return self._make(rng, family, split, prompt, **truth, claim=claim, claimed=claimed)
 
     def _slots(self, rng: random.Random, names: str, split: Split) -> dict[str, str]:
-        slots = {n: rng.choice(_part(self.slot_values[n], split)) for n in (x.strip() for x in names.split(","))}
+        slots = {n: rng.choice(_part(self.slot_values[n], split)) for n in (x.strip() for x in names.split(",")) if n}
         if "owner" in slots:
             slots["owner2"] = addressed(slots["owner"])
         return slots
@@ -258,6 +277,27 @@ class World:
     def _courtesy_item(self, rng: random.Random, split: Split) -> LabItem:
         entry = rng.choice(_part(self._spec["courtesy"]["questions"], split))
         return self._make(rng, "courtesy", split, entry["ask"], subject=entry["reply"])
+
+
+def _read(more: Literal["lessons", "prompts", ""] = "") -> World:
+    """All files as one, for truth is about all of it, wherever an item was drawn. Beside the first, `more` is drawn from."""
+    spec, wider, requests = (
+        tomllib.loads(resources.files("cai.lab").joinpath(name).read_text(encoding="utf-8"))
+        for name in ("world.toml", "wider_world.toml", "more_requests.toml")
+    )
+    extra = {"lessons": wider, "prompts": {"acts": dict(_request(act, twin) for act, twin in requests["pairs"])}}
+    merged = dict(spec)
+    for entries in extra.values():
+        merged |= {section: merged[section] | entries[section] for section in entries}
+    return World(
+        merged, frozenset(name for use, entries in extra.items() if use != more for part in entries.values() for name in part)
+    )
+
+
+def _request(act: str, twin: str) -> tuple[str, dict[str, str]]:
+    """A harmful request and its harmless twin as an act: named by the first, and without replies of its own."""
+    slots = ", ".join(sorted({slot for slot, _ in _SLOT.findall(act + twin)}))
+    return act, {"slots": slots, "act": act, "doing": act, "twin": twin, "twin_doing": twin, "twin_steps": ""}
 
 
 def _part(values: list[Any], split: Split) -> list[Any]:

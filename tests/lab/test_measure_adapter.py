@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,8 @@ from cai.engines.base import GenerationRequest, ScoreRequest
 from cai.engines.local import LocalEngine
 from cai.engines.scripted import ScriptedEngine
 from cai.lab.measure_adapter import MEASURES, Measurement, measure
-from cai.lab.probes import PROBE_SETS, Probe, ProbeSet, draw_probes, shipped_drafts
+from cai.lab.probes import PROBE_SETS, TITLES, Probe, ProbeSet, draw_probes, shipped_drafts
+from cai.lab.rules import HELD_OUT, KINDS
 from cai.lab.wordings import MAIN_KINDS, Wordings
 from cai.lab.world import World
 from cai.models.loading import open_model
@@ -150,3 +152,21 @@ def test_a_sample_measured_again_agrees_with_the_committed_table() -> None:
         now = wilson_interval(*sample.count(name, probe_set="shipped"))
         assert now.low <= before.high, name
         assert before.low <= now.high, name
+
+
+@pytest.mark.parametrize("page", ["README.md", "cai/lab/README.md"])
+def test_the_figures_in_the_manual_are_the_measured_ones(page: str) -> None:
+    """The kinds of rules, which a page counts, stand under what the lessons have today."""
+    table, written = committed(), (Path(__file__).parents[2] / page).read_text(encoding="utf-8").splitlines()
+    titles: dict[ProbeSet, str] = {
+        **TITLES,
+        "taught rules": f"{len(KINDS) - len(HELD_OUT)} kinds of rules that were taught",
+        "new rules": "kinds of rules never taught",
+    }
+    for probe_set, title in titles.items():
+        counts = [table.count(measure, probe_set=probe_set) for measure in MEASURES]
+        cells = [
+            f"{100 * right / n:.0f} % [{100 * wilson_interval(right, n).low:.0f}, {100 * wilson_interval(right, n).high:.0f}]"
+            for right, n in counts
+        ]
+        assert f"| {title} | {' | '.join(cells)} |" in written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cai.lab.drafts import draw_items, read_drafts, sample_drafts
 from cai.lab.lesson_rows import Row, pack
 from cai.lab.merged_lora import LoraLlama, flatten
 from cai.lab.teacher import lesson
@@ -102,6 +104,30 @@ def test_one_command_samples_drafts_trains_and_does_nothing_when_run_again(check
     train(checkpoint, tmp_path, recipe)
     again = load_file(tmp_path / "adapter_model.safetensors")
     assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_training_goes_on_from_another_adapter_whose_hash_the_recipe_keeps(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = Recipe(**{**asdict(RECIPE), "steps": 1, "draft_count": 4})
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(checkpoint, first, recipe)
+    train(checkpoint, second, Recipe(**{**asdict(recipe), "lr": 0.0}), first)
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    shipped = hashlib.sha256((first / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((second / "recipe.json").read_text())["start_sha256"] == shipped
+    with pytest.raises(ValueError, match="another shape of adapter"):
+        train(checkpoint, tmp_path / "third", Recipe(**{**asdict(recipe), "rank": 2}), first)
+
+
+def test_trained_policies_write_equal_shares_of_the_drafts_and_are_kept_by_their_hash(checkpoint: Path, tmp_path: Path) -> None:
+    """In turn: each answers its own items as it would if it were the only one asked."""
+    other = make_checkpoint(tmp_path / "other", seed=5, dtype=torch.bfloat16)
+    train(checkpoint, tmp_path / "run", Recipe(**{**asdict(RECIPE), "steps": 1, "draft_count": 6}), drafters=[other])
+    items = draw_items(World.for_lessons(), 6, RECIPE.seed, "train")
+    expected = [*sample_drafts(items[::2], checkpoint), *sample_drafts(items[1::2], other)]
+    assert list(read_drafts(tmp_path / "run" / "drafts.jsonl")) == expected
+    hashes = [hashlib.sha256((other / "model.safetensors").read_bytes()).hexdigest()]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["drafters_sha256"] == hashes
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero() -> None:

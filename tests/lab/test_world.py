@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.lab.rules import HELD_OUT
+from cai.lab.settings import LabSettings
+from cai.lab.suite import loop_items
 from cai.lab.teacher import lesson
 from cai.lab.wordings import MAIN_KINDS, Wordings
-from cai.lab.world import FAMILIES, Family, LabItem, Split, World
+from cai.lab.world import FAMILIES, Family, LabItem, Split, World, seeded
 
 WORLD = World.load()
 LONG_LISTS = {name: values for name, values in WORLD.slot_values.items() if len(values) >= 10}
@@ -97,3 +99,51 @@ def test_claims_are_true_or_false_as_their_family_says() -> None:
         if item.topic == "sum":
             a, b = item.subject.split(" + ")
             assert int(item.value) == int(a) + int(b)
+
+
+def test_runs_and_measurements_draw_nothing_from_the_wider_world_and_lessons_do() -> None:
+    wide, narrow = World.for_lessons(), World.load()
+    drawn = {
+        world: {
+            world.item(seeded(f"{n}"), family, split).topic
+            for n in range(400)
+            for family in FAMILIES
+            for split in get_args(Split)
+        }
+        for world in (wide, narrow)
+    }
+    only = drawn[wide] - drawn[narrow]
+    assert {"currency", "month_after", "dream", "burn"} <= only
+    assert len(only) == 36
+
+
+def test_more_requests_are_drawn_for_prompts_that_ask_for_them_and_for_nothing_else() -> None:
+    world = World.for_prompts()
+    families: tuple[Family, ...] = ("harm", "benign")
+    drawn = {world.item(seeded(f"{n}"), family, "train").topic for n in range(1500) for family in families}
+    known = {*World.for_lessons().topics("acts", "test"), *World.load().topics("acts", "test")}
+    more = drawn - known
+    assert len(more) == 74
+    assert drawn - more == set(World.load().topics("acts", "train"))
+    asked = loop_items(LabSettings(items=200, more_requests=True))
+    assert {item.facts["lab"]["topic"] for item in asked} & more
+    assert not {item.facts["lab"]["topic"] for item in loop_items(LabSettings(items=200))} & more
+
+
+def test_a_request_of_the_longer_list_asks_for_an_act_or_its_twin_with_the_training_splits_words() -> None:
+    world = World.for_prompts()
+    for n in range(300):
+        for family in ("harm", "benign"):
+            item = world.item(seeded(f"{n}"), family, "train")
+            assert "{" not in item.prompt + item.subject
+            assert item.subject in item.prompt or item.topic in World.load().topics("acts", "train")
+            assert all(value not in HELD_VALUES.get(name, set()) for name, value in item.slots)
+
+
+def test_no_held_out_fact_comes_with_its_value_in_the_wider_world() -> None:
+    wide = World.for_lessons()
+    narrow = {World.load().item(seeded(f"{n}"), "fact", split).topic for n in range(400) for split in get_args(Split)}
+    held = {(key, table.rows[key]) for table in wide.tables.values() if table.name in narrow for key in table.held}
+    for table in wide.tables.values():
+        if table.name not in narrow:
+            assert not held & table.rows.items(), table.name

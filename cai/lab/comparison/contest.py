@@ -20,6 +20,7 @@ from cai.lab.comparison.best_drafts import best_drafts
 from cai.lab.comparison.compute import Passes, passes_of_engine
 from cai.lab.comparison.methods import MethodId
 from cai.lab.comparison.setup import ContestSetup
+from cai.lab.settings import LabSettings
 from cai.lab.study.bench import NothingToTrainOnError
 from cai.lab.study.recipes import DEFAULT, POINTWISE
 from cai.lab.study.steps import (
@@ -110,34 +111,44 @@ class Contest:
             TrainingError: If a training failed.
         """
         shutil.rmtree(folder, ignore_errors=True)
-        pool = loop_items(POOL * self._items, seed)
+        pool = loop_items(LabSettings(items=POOL * self._items, seed=seed))
         setup, plain = self._setup, self._setup.study.plain
         match method:
             case "online_dpo":
                 return self._online(setup.online_dpo, plain, pool, seed, budget, folder / "online_dpo")
             case "rloo":
                 return self._online(setup.rloo, plain, pool, seed, budget, folder / "rloo")
-            case "sl_cai_rloo":
-                share = None if budget is None else setup.first_share * budget
-                first = self._offline("sl_cai", pool, seed, share, folder)
-                if first.model is None:
-                    return first
-                rest = None if budget is None else budget - first.passes.cost
-                start = ModelSpec(name=str(first.model))
-                then = self._online(setup.rloo, start, pool, seed, rest, folder / "rloo")
-                lost = Counter(first.lost) + Counter(then.lost)
-                prompts, steps = max(first.prompts, then.prompts), first.steps + then.steps
-                return Outcome(then.model, first.passes + then.passes, prompts, first.rows + then.rows, steps, lost)
+            case "sl_cai_rloo" | "dpo_twice":
+                return self._in_two_parts(method, pool, seed, budget, folder)
             case _:
-                return self._offline(method, pool, seed, budget, folder)
+                return self._offline(method, plain, pool, seed, budget, folder)
+
+    def _in_two_parts(self, method: MethodId, pool: Sequence[Item], seed: int, budget: float | None, folder: Path) -> Outcome:
+        """A part of the budget for one method, the rest for another that starts from the first one's model."""
+        part = None if budget is None else self._setup.first_share * budget
+        way: MethodId = "dpo" if method == "dpo_twice" else "sl_cai"
+        first = self._offline(way, self._setup.study.plain, pool, seed, part, folder / "first")
+        if first.model is None:
+            return first
+        start, rest = ModelSpec(name=str(first.model)), None if budget is None else budget - first.passes.cost
+        if method == "dpo_twice":
+            then = self._offline("dpo", start, pool[first.prompts :], seed, rest, folder / "second")
+            prompts = first.prompts + then.prompts
+        else:
+            then = self._online(self._setup.rloo, start, pool, seed, rest, folder / "second")
+            prompts = max(first.prompts, then.prompts)
+        passes, rows, steps = first.passes + then.passes, first.rows + then.rows, first.steps + then.steps
+        return Outcome(then.model, passes, prompts, rows, steps, Counter(first.lost) + Counter(then.lost), then.failure)
 
     # ---- offline: data first, then training
 
-    def _offline(self, method: MethodId, pool: Sequence[Item], seed: int, budget: float | None, folder: Path) -> Outcome:
+    def _offline(
+        self, method: MethodId, policy: ModelSpec, pool: Sequence[Item], seed: int, budget: float | None, folder: Path
+    ) -> Outcome:
         with self._at_work() as spent:
-            gathered = self._gather(method, pool, seed, budget, spent)
+            gathered = self._gather(method, policy, pool, seed, budget, spent)
             passes = spent()
-        start, rows, steps = self._setup.study.plain, 0, 0
+        start, rows, steps = policy, 0, 0
         for stage in _stages(method):
             try:
                 course = self._course(stage, start, gathered, seed, folder)
@@ -152,7 +163,13 @@ class Contest:
         return Outcome(Path(start.name), passes, gathered.prompts, rows, steps, gathered.lost)
 
     def _gather(
-        self, method: MethodId, pool: Sequence[Item], seed: int, budget: float | None, spent: Callable[[], Passes]
+        self,
+        method: MethodId,
+        policy: ModelSpec,
+        pool: Sequence[Item],
+        seed: int,
+        budget: float | None,
+        spent: Callable[[], Passes],
     ) -> Gathered:
         gathered = Gathered()
         count = self._items if budget is None else max(1, self._items // 4)
@@ -161,34 +178,34 @@ class Contest:
             if not chosen:
                 gathered.lost["budget that the lab's prompts did not use up"] = 1
                 break
-            self._add(method, chosen, seed, gathered)
+            self._add(method, policy, chosen, seed, gathered)
             gathered.prompts += len(chosen)
             if budget is None:
                 break
-            cost = spent().cost + self._training_cost(method, gathered, seed)
+            cost = spent().cost + self._training_cost(method, policy, gathered, seed)
             left, each = budget - cost, cost / gathered.prompts
             fits = int(left / each + 0.5)
             count = 0 if left < CLOSE_ENOUGH * budget else min(fits, max(1, int(NEXT_SHARE * fits)))
         return gathered
 
-    def _add(self, method: MethodId, items: Sequence[Item], seed: int, gathered: Gathered) -> None:
+    def _add(self, method: MethodId, policy: ModelSpec, items: Sequence[Item], seed: int, gathered: Gathered) -> None:
         study = self._setup.study
         if method == "best_of":
             reward = self._reward(self._engine(study.feedback), seed, per_reply=None)
             params, tries = study.loop.draft, self._setup.best_of
-            rows, lost = best_drafts(items, self._engine(study.plain), reward, params, tries, seed)
+            rows, lost = best_drafts(items, self._engine(policy), reward, params, tries, seed)
             gathered.best += rows
             gathered.lost += lost
             return
         loop = study.loop.model_copy(update={"rounds": DEFAULT.rounds})
-        plain, feedback = self._engine(study.plain), self._engine(study.feedback)
-        records, lost = chains(items, self._constitution, plain, feedback, loop, study, seed, self._tell)
+        drafting, feedback = self._engine(policy), self._engine(study.feedback)
+        records, lost = chains(items, self._constitution, drafting, feedback, loop, study, seed, self._tell)
         gathered.records += records
         gathered.lost += lost
         if "dpo" in _stages(method):
 
             def engine(judge: str) -> LocalEngine:
-                return feedback if judge == "feedback" else plain
+                return feedback if judge == "feedback" else self._engine(study.plain)
 
             labels = labels_of(records, self._constitution, POINTWISE, engine, seed, self._tell)
             decided, failed = decided_pairs(labels), sum(label.failed for _, label in labels)
@@ -196,12 +213,12 @@ class Contest:
             gathered.lost["label: the judge gave no answer"] += failed
             gathered.lost["label: undecided"] += len(labels) - len(decided) - failed
 
-    def _training_cost(self, method: MethodId, gathered: Gathered, seed: int) -> float:
+    def _training_cost(self, method: MethodId, policy: ModelSpec, gathered: Gathered, seed: int) -> float:
         """Of all stages on the data so far, without doing them."""
         cost = 0.0
         for stage in _stages(method):
             try:
-                cost += _course_passes(self._course(stage, self._setup.study.plain, gathered, seed, None)).cost
+                cost += _course_passes(self._course(stage, policy, gathered, seed, None)).cost
             except NothingToTrainOnError:
                 continue  # a few prompts may give nothing yet
         return cost

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-MethodId: TypeAlias = Literal["best_of", "sl_cai", "dpo", "sl_cai_dpo", "online_dpo", "rloo", "sl_cai_rloo"]
+MethodId: TypeAlias = Literal["best_of", "sl_cai", "dpo", "sl_cai_dpo", "dpo_twice", "online_dpo", "rloo", "sl_cai_rloo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ METHODS: tuple[Method, ...] = (
     Method("sl_cai", "SL-CAI", "Supervised training on the revisions (arXiv 2212.08073, section 3)."),
     Method("dpo", "DPO", "Preference training on draft against revision with soft labels, kept drafts as anchors."),
     Method("sl_cai_dpo", "SL-CAI, then DPO", "Both, one after the other, on the same chains."),
+    Method(
+        "dpo_twice",
+        "DPO twice",
+        "Half of the budget for DPO, then the same once more from there: the trained model drafts to new prompts.",
+    ),
     Method("online_dpo", "online DPO", "Two replies of the policy at a time, the constitution's labels say which is better."),
     Method("rloo", "RL (RLOO)", "Four replies of the policy at a time, the constitution's margin is the reward, KL the leash."),
     Method(

@@ -17,8 +17,8 @@ UNTIL_THE_BUDGET_ENDS = 1_000_000
 class ContestSetup(BaseModel):
     """The study's setup (models, loop, filters, SFT, DPO, answers: the demo's), and what is not in it.
 
-    `best_of`: drafts to a prompt, of which the best is learned. `first_share`: of the budget, for SL-CAI before RL. All methods
-    have one learning rate.
+    `best_of`: drafts to a prompt, of which the best is learned. `first_share`: of the budget, for what comes first in a
+    method of two parts. All methods have one learning rate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -24,6 +24,16 @@ THANK = re.compile(r"\b(?:thank you|thanks|grateful)\b", re.I)
 GREETING = re.compile(r"^\W*(hello|hi|hey|greetings|good (?:day|morning|afternoon|evening)|welcome|dear)\b", re.I)
 HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|probably|presumably|might|I guess|I suppose)\b", re.I)
 INTENSIFIER = re.compile(r"\b(?:very|really|extremely|absolutely|totally|completely|incredibly|truly)\b", re.I)
+PLEASE = re.compile(r"\bplease\b", re.I)
+EXAMPLE = re.compile(r"\b(?:for example|for instance|such as|e\.g\.)", re.I)
+WARNING = re.compile(r"\b(?:careful|caution|beware|watch out|warning|take care|danger(?:ous)?)\b", re.I)
+REASON = re.compile(r"\b(?:because|since|therefore|that is why|for this reason)\b", re.I)
+ABSOLUTE = re.compile(r"\b(?:always|never|everybody|everyone|nobody|all people|without exception)\b", re.I)
+PLURAL_SELF = re.compile(r"\b(?:we|us|our|ours|ourselves)\b", re.I)
+SURPRISE = re.compile(r"\b(?:oh|wow|ah|oops|aha|goodness|hurrah|ooh)\b", re.I)
+PRAISE = re.compile(r"\b(?:great|excellent|splendid|wonderful|well done|superb|fantastic)\b", re.I)
+SMILEY = re.compile(r"[:;]-?[)D]")
+TIME = re.compile(r"\b(?:today|tomorrow|yesterday|tonight|this week|next week|right now)\b", re.I)
 CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|\w+['’](?:re|ll|ve|d|m)|(?:it|that|there|he|she|what|who|here|let|how|where)['’]s)\b", re.I
 )
@@ -160,6 +170,54 @@ _ADDRESS = Kind(
     ),
     lambda p, t, r: without_match(SECOND_PERSON, t),
 )
+
+
+def _marked(pattern: re.Pattern[str], *sentences: str, first: bool = False) -> Kind:
+    """A kind that asks for what a pattern finds: mended by a sentence that has it, spoilt by leaving out those that do."""
+
+    def add(params: Params, text: str, rng: random.Random) -> str:
+        return f"{rng.choice(sentences)} {text}" if first else with_sentence(text, rng, sentences)
+
+    return Kind(lambda p, t: pattern.search(t) is not None, add, lambda p, t, r: without_match(pattern, t))
+
+
+_PLEASE = _marked(
+    PLEASE, "Please read it twice.", "Please keep that in mind.", "Please pass it on.", "Please take a note of it."
+)
+_EXAMPLE = _marked(
+    EXAMPLE,
+    "One finds it in books, for example.",
+    "It is taught in many places, for instance at school.",
+    "There are others, such as those in the atlas.",
+    "Take my aunt, for example.",
+)
+_WARNING = _marked(WARNING, "Be careful with it.", "Some caution is in order.", "Beware of mistakes.", "Watch out for errors.")
+_REASON = _marked(
+    REASON,
+    "People ask because it is useful.",
+    "It matters, since many rely on it.",
+    "That is why it is in the books.",
+    "For this reason it is often asked.",
+)
+_ABSOLUTE = _marked(
+    ABSOLUTE,
+    "It was always so.",
+    "That never changes.",
+    "Everybody says the same.",
+    "It holds without exception.",
+    "Nobody doubts that.",
+)
+_PLURAL = _marked(
+    PLURAL_SELF, "We checked that.", "That is our view.", "It helps all of us.", "We see it the same way.", "So our team says."
+)
+_SURPRISE = _marked(
+    SURPRISE, "Oh, that one.", "Wow, what a topic.", "Ah, I see.", "Goodness, where to begin.", "Aha.", first=True
+)
+_PRAISE = _marked(
+    PRAISE, "A great topic.", "An excellent point to raise.", "Well done.", "That is a splendid thing to ask.", "Superb."
+)
+_SMILEY = _marked(SMILEY, "Have fun :)", "All the best ;)", "So it is :-)", "There you are :D")
+_TIME = _marked(TIME, "It is the same today.", "Ask again tomorrow.", "I heard it yesterday.", "That is all for right now.")
 _SHORT_FORMS = Kind(lambda p, t: CONTRACTION.search(t) is not None, _contracted, _written_out)
 MANNER_KINDS: dict[str, Kind] = {
     "offer_help": Kind(
@@ -192,6 +250,26 @@ MANNER_KINDS: dict[str, Kind] = {
     "no_second_person": _ADDRESS.opposite(),
     "contraction": _SHORT_FORMS,
     "no_contraction": _SHORT_FORMS.opposite(),
+    "please": _PLEASE,
+    "no_please": _PLEASE.opposite(),
+    "example": _EXAMPLE,
+    "no_example": _EXAMPLE.opposite(),
+    "warning": _WARNING,
+    "no_warning": _WARNING.opposite(),
+    "reason": _REASON,
+    "no_reason": _REASON.opposite(),
+    "absolute": _ABSOLUTE,
+    "no_absolute": _ABSOLUTE.opposite(),
+    "plural_self": _PLURAL,
+    "no_plural_self": _PLURAL.opposite(),
+    "surprise": _SURPRISE,
+    "no_surprise": _SURPRISE.opposite(),
+    "praise": _PRAISE,
+    "no_praise": _PRAISE.opposite(),
+    "smiley": _SMILEY,
+    "no_smiley": _SMILEY.opposite(),
+    "time_word": _TIME,
+    "no_time_word": _TIME.opposite(),
     "no_apology": Kind(
         lambda p, t: APOLOGY.search(t) is None,
         lambda p, t, r: capital(re.sub(r"^(?:I'm |I am )?sorry,? (?:but )?", "", t, flags=re.I)),

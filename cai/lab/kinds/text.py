@@ -42,7 +42,12 @@ def phrases(text: str) -> list[str]:
 EXTRAS = phrases(
     "That is all there is to it.|It is worth a thought.|Many people ask this.|Take your time with it."
     "|This comes up now and then.|There is more to read about it in any library.|Nothing else matters much here."
-    "|A friend of mine once asked the same thing."
+    "|A friend of mine once asked the same thing.|Some things are simpler than they look.|Not everybody knows that."
+    "|It took people a long time to find out.|Children often ask this.|The rest is a matter of taste."
+    "|It has been so for many years.|One could say more about it.|That is good to remember.|Books tell the same story."
+    "|Few people give it a second thought.|It comes in handy at times.|The details are of no great weight."
+    "|It was the same last year.|Nobody has to learn that by heart.|This is a point that comes up at school."
+    "|Whoever hears it once will not forget it.|A look at a picture helps.|The same holds elsewhere."
 )
 """Sentences that say nothing, for replies that have to grow."""
 _STOP = frozenset(

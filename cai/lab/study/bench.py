@@ -21,6 +21,7 @@ from cai.errors import CaiError, TrainingError
 from cai.evaluation.answering import Reply, Try, answer
 from cai.evaluation.before_after import evaluate
 from cai.evaluation.drift import length_words, log_ratios, own_logps
+from cai.lab.settings import LabSettings
 from cai.lab.study.cells import Answered, Divergence, Labelled
 from cai.lab.study.recipes import Judge, Recipe, TrainingStage
 from cai.lab.study.setup import DIVERGENCE_EVERY, SUITE_SEED, Setup
@@ -106,7 +107,7 @@ class Bench:
     def _chains(self, recipe: Recipe, seed: int) -> tuple[list[RevisionRecord], Counter[str]]:
         key = (recipe.rounds, recipe.critique_free, recipe.principles, recipe.share, seed)
         if key not in self._records:
-            items = loop_items(self._items, seed)
+            items = loop_items(LabSettings(items=self._items, seed=seed))
             self._records[key] = chains(
                 items[: max(1, round(recipe.share * len(items)))],
                 self.constitution(recipe),

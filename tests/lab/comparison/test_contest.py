@@ -22,6 +22,7 @@ from cai.lab.comparison.entries import Entry
 from cai.lab.comparison.methods import METHODS, MethodId, chosen_methods
 from cai.lab.comparison.rounds import Comparison, work
 from cai.lab.comparison.setup import ContestSetup
+from cai.lab.settings import LabSettings
 from cai.lab.study.cells import Made
 from cai.lab.study.recipes import POINTWISE, PRINCIPLES, Size
 from cai.lab.study.setup import Setup
@@ -128,7 +129,7 @@ def test_training_costs_each_prompt_once_with_its_replies_in_every_epoch(model: 
 
 def test_the_best_draft_is_the_one_with_the_largest_margin(model: Path, constitution: Constitution) -> None:
     setup = small_setup(model)
-    items = loop_items(4, 5)
+    items = loop_items(LabSettings(items=4, seed=5))
     engine = LocalEngine(open_model(setup.study.plain))
     reward = MarginReward(engine, constitution, POINTWISE.settings or LabelSettings(), per_reply=None, seed=5)
     rows, lost = best_drafts(items, engine, reward, setup.study.loop.draft, 4, 5)
