@@ -103,8 +103,7 @@ class Comparison:
         if self.before.constitution is None:
             return
         for number in range(self.inputs.config.loop.rounds):
-            old = _drawn(self.before.constitution, self.before.seed, item, number)
-            new = _drawn(self.inputs.constitution, self.inputs.config.seed, item, number)
+            old, new = self._drawn_before(item, number), self._drawn_now(item, number)
             if old is None or new is None or old.id != new.id:
                 if old is not new:
                     yield f"draws {_name(new)} instead of {_name(old)}"
@@ -137,14 +136,33 @@ class Comparison:
 
     def _rows(self, principle: Principle, constitution: Constitution) -> int:
         """Rows that draw it in some round."""
-        config = self.inputs.config
-        seed = config.seed if constitution is self.inputs.constitution else self.before.seed
+        loop = self.inputs.config.loop
+        drawn = self._drawn_now if constitution is self.inputs.constitution else self._drawn_before
         drawing = [
             item
             for item in self.inputs.training_items
-            if any(_drawn(constitution, seed, item, number) == principle for number in range(config.loop.rounds))
+            if any(drawn(item, number) == principle for number in range(loop.rounds))
         ]
-        return len(drawing) * config.loop.replicas
+        return len(drawing) * loop.replicas
+
+    def _drawn_now(self, item: Item, number: int) -> Principle | None:
+        config = self.inputs.config
+        return select_principle(
+            self.inputs.constitution,
+            seed=config.seed,
+            uid=item.uid,
+            round=number,
+            tags=item.tags,
+            repeat=config.loop.repeat_principles,
+        )
+
+    def _drawn_before(self, item: Item, number: int) -> Principle | None:
+        if self.before.constitution is None:
+            return None
+        repeat = bool(_mapping(self.before.config.get("loop")).get("repeat_principles", True))
+        return select_principle(
+            self.before.constitution, seed=self.before.seed, uid=item.uid, round=number, tags=item.tags, repeat=repeat
+        )
 
     def _settings(self) -> Iterator[Change]:
         old = dict(leaves(self.before.config))
@@ -177,10 +195,6 @@ class Comparison:
 def changed_fields(old: Principle, new: Principle) -> tuple[str, ...]:
     """Names of the fields in which two versions of a principle differ, in the order of the schema."""
     return tuple(name for name in Principle.model_fields if getattr(old, name) != getattr(new, name))
-
-
-def _drawn(constitution: Constitution, seed: int, item: Item, number: int) -> Principle | None:
-    return select_principle(constitution, seed=seed, uid=item.uid, round=number, tags=item.tags)
 
 
 def _name(principle: Principle | None) -> str:

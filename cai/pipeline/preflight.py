@@ -229,12 +229,13 @@ def human_set(config: RunConfig, problems: list[CaiError]) -> HumanSet | None:
 
 
 def _prompts(config: RunConfig, problems: list[CaiError]) -> tuple[Corpus | None, str]:
-    if config.lab is not None:
-        from cai.lab.suite import loop_items
-
-        return Corpus.of(loop_items(config.lab.items, config.lab.seed)), f"the lab's world, seed {config.lab.seed}"
-    assert config.prompts is not None
     try:
+        if config.lab is not None:
+            from cai.lab.suite import loop_items
+
+            more = ", more requests" if config.lab.more_requests else ""
+            return Corpus.of(loop_items(config.lab)), f"the lab's world, seed {config.lab.seed}{more}"
+        assert config.prompts is not None
         return read_items(config.prompts).corpus, config.prompts.path
     except CaiError as error:
         problems.append(error)

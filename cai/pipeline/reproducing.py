@@ -220,7 +220,7 @@ def _prompts(
         if corpus is None and config.lab is not None:
             from cai.lab.suite import loop_items
 
-            corpus = Corpus.of(loop_items(config.lab.items, config.lab.seed))
+            corpus = Corpus.of(loop_items(config.lab))
         elif corpus is None and config.prompts is not None:
             corpus = read_items(config.prompts).corpus
     except CaiError as error:
