@@ -1,4 +1,4 @@
-"""Before and after on lab prompts that nothing was chosen by: `python examples/benchmarks/fresh_prompts.py MODEL`.
+"""Before and after on lab prompts that nothing was chosen by: `python examples/benchmarks/fresh_prompts.py MODEL …`.
 
 The demo prints the share of bad answers on the prompts of seed 0, and its settings were chosen by that very table. This leaves
 those prompts out, draws others from the held-out part of the world, and answers each greedily and three times at temperature 1.
@@ -7,6 +7,7 @@ those prompts out, draws others from the held-out part of the world, and answers
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -44,21 +45,40 @@ def measure(before: ModelSpec, after: ModelSpec, trials: tuple[Trial, ...], *, s
     return evaluate(open_engine(before, limits), open_engine(after, limits), suite, settings, seed=seed)
 
 
+def spread(results: Sequence[EvaluationResult]) -> Iterator[str]:
+    """What several trainings of one recipe came to: a line per behaviour, of all answers together and of each temperature."""
+    tables = {
+        "all": [each.rows for each in results],
+        **{name: [each.by_temperature[name] for each in results] for name in results[0].by_temperature},
+    }
+    for name, trainings in tables.items():
+        for rows in zip(*trainings, strict=True):
+            after = [row.after for row in rows]
+            low, mean, high = min(after), sum(after) / len(after), max(after)
+            found = f"{rows[0].before:.1%} → {mean:.1%}  ({low:.1%} to {high:.1%}, {len(rows)} trainings)"
+            yield f"{name:<7} {rows[0].label:<32} {found}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="the trained model, for example runs/demo/dpo")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="trained models, for example runs/demo/dpo")
     parser.add_argument("--before", default="smollm2-135m", help="the model before training (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=40, help="prompts for each behaviour (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="answers to each prompt at temperature 1 (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="which prompts, and the noise (default: %(default)s)")
     given = parser.parse_args()
     trials = fresh_trials(given.prompts, given.seed)
-    result = measure(ModelSpec(name=given.before), ModelSpec(name=given.model), trials, seeds=given.seeds, seed=given.seed)
     console = Console(highlight=False)
-    print_evaluation(result, console)
-    for name, rows in result.by_temperature.items():
-        for row in rows:
-            console.print(f"{name:<7} {row.label:<32} {row.before:.1%} → {row.after:.1%}  ({row.answers} answers)")
+    results: list[EvaluationResult] = []
+    for model in given.models:
+        result = measure(ModelSpec(name=given.before), ModelSpec(name=model), trials, seeds=given.seeds, seed=given.seed)
+        print_evaluation(result, console)
+        for name, rows in result.by_temperature.items():
+            for row in rows:
+                console.print(f"{name:<7} {row.label:<32} {row.before:.1%} → {row.after:.1%}  ({row.answers} answers)")
+        results.append(result)
+    for line in spread(results) if len(results) > 1 else ():
+        console.print(line)
 
 
 if __name__ == "__main__":

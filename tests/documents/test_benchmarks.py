@@ -71,6 +71,11 @@ def test_fresh_prompts_compare_two_models_on_every_trial(tmp_path: Path) -> None
     before, after = (ModelSpec(name=str(make_checkpoint(tmp_path / str(seed), seed=seed)), device="cpu") for seed in (0, 1))
     result = benchmark.measure(before, after, benchmark.fresh_trials(2, 7), seeds=2, seed=7)
     assert sum(row.answers for row in result.rows) + result.failures == 7 * 2 * 3
+    other = result.model_copy(update={"rows": tuple(row.model_copy(update={"after": 0.25}) for row in result.rows)})
+    low, high = sorted((result.rows[0].after, 0.25))
+    lines = list(benchmark.spread([result, other]))
+    assert len(lines) == 7 * 3
+    assert f"→ {(low + high) / 2:.1%}  ({low:.1%} to {high:.1%}, 2 trainings)" in lines[0]
 
 
 def test_every_way_of_running_the_chain_writes_the_same_texts() -> None:

@@ -214,6 +214,20 @@ def test_the_seven_billion_example_runs_on_a_tiny_model_of_the_same_architecture
     assert (summary.folder / "datasets" / "preferences.parquet").is_file()
 
 
+@pytest.mark.slow
+def test_the_longer_demo_trains_twice_by_the_commands_at_its_head(tmp_path: Path) -> None:
+    needs_embedded()
+    text = (checkout(tmp_path) / "examples" / "demo-longer.yaml").read_text()
+    head = "\n".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    commands = re.findall(r"^cai run .+$", head.replace("\\\n", ""), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        done = cai_line(f"{command} --set lab.items=16 --set dpo.epochs=1 --set evaluation.per_behaviour=1", tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+    trained = json.loads((tmp_path / "runs" / "longer-again" / "dpo" / "training.json").read_text())
+    assert trained["steps"] > 0
+
+
 def test_the_demo_is_the_file_in_the_examples() -> None:
     assert demo_config() == REPOSITORY / "examples" / "demo.yaml"
     content: dict[str, Any] = yaml.safe_load(demo_config().read_text())
