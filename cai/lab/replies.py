@@ -25,9 +25,9 @@ def _slots(world: World, rng: random.Random, item: LabItem) -> dict[str, str]:
     slots = dict(item.slots)
     if item.family in ("wrong", "right", "fact"):
         table = world.tables[item.topic]
-        other = table.sentence(item.subject, world.other_value(rng, item.topic, item.value, item.claimed))
-        what = fill(table.what, {"k": item.subject})
-        return {"t": item.truth, "c": item.claim, "o": other, "what": what}
+        values = {"t": item.value, "c": item.claimed, "o": world.other_value(rng, item.topic, item.value, item.claimed)}
+        said = {name: fill(rng.choice(table.says), {"k": item.subject, "v": value}) for name, value in values.items()}
+        return said | {"what": fill(table.what, {"k": item.subject})}
     if item.family == "courtesy":
         style = world.section("style")
         return {"reply": item.subject, **{k: expand(style[k], {}, rng) for k in ("rude", "flattering")}}

@@ -54,9 +54,11 @@ _KIND_WEIGHTS: Mapping[str, float] = {
     "signature": 3.0,
     "postscript": 3.0,
     "last_word": 2.0,
+    "opening": 2.0,
+    "must_phrase": 1.5,
 }
 """How often a kind of rule is drawn, where not as often as others: the first two need more lessons than most to be noticed, the
-others to copy what they are told to the end of a reply."""
+others to copy what they are told, word for word."""
 _KIND_TRIES, _PARAMETER_TRIES = 6, 4
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
+from itertools import chain
 from typing import Any, Literal, TypeAlias, cast
 
 Split: TypeAlias = Literal["train", "test"]
@@ -285,8 +286,11 @@ def _read(more: Literal["lessons", "prompts", ""] = "") -> World:
         tomllib.loads(resources.files("cai.lab").joinpath(name).read_text(encoding="utf-8"))
         for name in ("world.toml", "wider_world.toml", "more_requests.toml")
     )
+    claims: tuple[str, ...] = (spec["claim"]["prompt"], wider.pop("claim")["prompt"])
     extra = {"lessons": wider, "prompts": {"acts": dict(_request(act, twin) for act, twin in requests["pairs"])}}
     merged = dict(spec)
+    if more == "lessons":
+        merged["claim"] = {"prompt": f"[{'|'.join(chain.from_iterable(map(alternatives, claims)))}]"}
     for entries in extra.values():
         merged |= {section: merged[section] | entries[section] for section in entries}
     return World(

@@ -121,5 +121,5 @@ def test_every_taught_kind_of_rule_is_both_kept_and_broken_and_weighted_kinds_co
         kept, faulty = kinds.count((f"rule:{kind}", True)), kinds.count((f"rule:{kind}", False))
         assert min(kept, faulty) >= 3
         assert kept + faulty == rules[kind]
-    weighted = {"no_exclamation", "max_words", "signature", "postscript", "last_word"}
+    weighted = {"no_exclamation", "max_words", "signature", "postscript", "last_word", "opening"}
     assert {kind for kind, _ in rules.most_common(len(weighted))} == weighted

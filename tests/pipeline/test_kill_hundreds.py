@@ -17,7 +17,7 @@ from cai.store.examination import examine
 DRIVER = Path(__file__).with_name("kill_driver.py")
 KILLS = 200
 ROWS = 30
-STAGES = {"draft", "critique", "revise", "label", "dpo training", "evaluate before", "evaluate after"}
+STAGES = {"draft", "critique", "revision", "label", "dpo reference", "dpo training", "evaluate before", "evaluate after"}
 
 
 @pytest.mark.slow

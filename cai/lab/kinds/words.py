@@ -76,6 +76,12 @@ _OF_SENTENCES = (
     ),
 )
 """Any of the first with any of the second is a sentence that nobody knows by heart."""
+_PLACED = (
+    listed("beyond, behind, beneath, across, under, near, past, above, beside, around"),
+    listed("green, old, quiet, narrow, last, blue, wooden, crooked, sunny, forgotten, second, frozen"),
+    listed("hill, bridge, tower, orchard, staircase, canal, chimney, lantern, meadow, gate, stable, market stall"),
+)
+"""Any three of these, with an article, are a phrase that nobody knows by heart: "beyond the green hill"."""
 _SIGNED = (
     listed(
         "The night desk, Your neighbours, The team, Your assistant, The editors, A friend, The night porter, Your helper, "
@@ -130,7 +136,20 @@ def _draw_first(rng: random.Random, text: str) -> dict[str, str]:
 
 def _draw_phrase(rng: random.Random, text: str) -> dict[str, str]:
     own = [phrase for phrase in PHRASES if has(phrase, text)]
-    return {"phrase": rng.choice(own) if own and rng.random() < 0.5 else rng.choice(PHRASES)}
+    if own and rng.random() < 0.5:
+        return {"phrase": rng.choice(own)}
+    return {"phrase": rng.choice(PHRASES) if rng.random() < 0.5 else _placed(rng)}
+
+
+def _placed(rng: random.Random) -> str:
+    where, which, what = (rng.choice(each) for each in _PLACED)
+    return f"{where} the {which} {what}"
+
+
+def _draw_opening(rng: random.Random, text: str) -> dict[str, str]:
+    """A phrase from the list, or one that is made up on the spot, which can only be copied."""
+    made = (_draw_sentence(rng, text)["phrase"], f"{capital(_placed(rng))}:", f"News from {rng.choice(NAMES)}:")
+    return {"phrase": rng.choice(OPENINGS) if rng.random() < 0.4 else rng.choice(made)}
 
 
 def _draw_name(rng: random.Random, text: str) -> dict[str, str]:
@@ -266,7 +285,7 @@ WORD_KINDS: dict[str, Kind] = {
         lambda p, t: starts(p["phrase"].rstrip(".:"), t),
         lambda p, t, r: f"{p['phrase']} {t}",
         lambda p, t, r: deprived_of_start(t, p["phrase"].rstrip(".:")),
-        lambda r, t: {"phrase": r.choice(OPENINGS)},
+        _draw_opening,
     ),
     "must_phrase": _MUST_PHRASE,
     "no_phrase": _MUST_PHRASE.opposite(),
