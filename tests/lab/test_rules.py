@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.lab.critiques import mended_rule, rule_branch
+from cai.lab.kinds.words import ENDINGS
 from cai.lab.observations import observed
 from cai.lab.replies import reply
 from cai.lab.rules import KINDS, check_rule, in_words
@@ -237,6 +238,14 @@ def test_parameters_can_be_drawn_and_texts_turned_for_any_text(kind: str, text: 
 )
 def test_critiques_quote_the_words_that_decide(name: str, text: str, params: dict[str, str], quoted: str) -> None:
     assert observed(text, params)[name] == quoted
+
+
+@pytest.mark.parametrize("kind", ["opening", "must_phrase", "must_sentence", "signature", "postscript"])
+def test_words_to_copy_are_too_many_to_be_known_by_heart_and_never_those_of_the_held_out_kind(kind: str) -> None:
+    rng = random.Random(0)
+    drawn = [KINDS[kind].draw(rng, "It is so.")["phrase"] for _ in range(600)]
+    assert len(set(drawn)) > 100
+    assert not set(drawn) & set(ENDINGS)
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "zero"), (17, "seventeen"), (40, "forty"), (42, "forty-two"), (101, None)])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cai.lab.replies import reply
 from cai.lab.rules import HELD_OUT
 from cai.lab.settings import LabSettings
 from cai.lab.suite import loop_items
 from cai.lab.teacher import lesson
 from cai.lab.wordings import MAIN_KINDS, Wordings
-from cai.lab.world import FAMILIES, Family, LabItem, Split, World, seeded
+from cai.lab.world import FAMILIES, Family, LabItem, Quality, Split, World, alternatives, seeded
 
 WORLD = World.load()
 LONG_LISTS = {name: values for name, values in WORLD.slot_values.items() if len(values) >= 10}
@@ -115,6 +117,22 @@ def test_runs_and_measurements_draw_nothing_from_the_wider_world_and_lessons_do(
     only = drawn[wide] - drawn[narrow]
     assert {"currency", "month_after", "dream", "burn"} <= only
     assert len(only) == 36
+
+
+def test_lessons_know_every_way_in_which_runs_ask_about_a_claim_and_more() -> None:
+    wide, narrow, prompts = (each().section("claim", "prompt") for each in (World.for_lessons, World.load, World.for_prompts))
+    assert set(alternatives(narrow)) < set(alternatives(wide))
+    assert narrow == prompts
+    assert "{s^}, isn't it?" in set(alternatives(wide)) - set(alternatives(narrow))
+
+
+@pytest.mark.parametrize(("family", "quality"), [("right", "good"), ("wrong", "good"), ("wrong", "bad"), ("fact", "bad")])
+def test_a_synthetic_reply_states_a_fact_in_any_of_its_forms(family: Family, quality: Quality) -> None:
+    world, rng = World.load(), seeded(f"forms/{family}/{quality}")
+    item = next(item for n in count() if (item := world.item(seeded(f"{n}"), family, "train")).topic == "capital")
+    said = "\n".join(reply(world, rng, item, quality) for _ in range(120))
+    forms = ("capital of {k} is", "is the capital of {k}", "{k} has")
+    assert all(form.format(k=item.subject).lower() in said.lower() for form in forms), said
 
 
 def test_more_requests_are_drawn_for_prompts_that_ask_for_them_and_for_nothing_else() -> None:
