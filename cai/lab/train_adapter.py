@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from itertools import chain, count, islice
@@ -49,8 +49,6 @@ class Recipe:
     first_layer: int = 4
     draft_count: int = 2600
     seed: int = 0
-    keep: float = 0.0
-    """Share of the weights gone on from in what is saved: a mean forgets less, and has most of what is new (2109.01903)."""
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -63,7 +61,6 @@ class Course:
     def __init__(self, recipe: Recipe, model: LoraLlama, folder: Path) -> None:
         self.recipe, self.model, self.folder = recipe, model, folder
         self.factors = model.named_factors()
-        self.start: dict[str, torch.Tensor] = {}
         self.optimizer = torch.optim.AdamW([p for _, p in self.factors], lr=recipe.lr, betas=BETAS, weight_decay=0.0)
         self.step = 0
         self.tokens = 0
@@ -102,12 +99,7 @@ class Course:
             moments |= {f"{name}|exp_avg": state["exp_avg"], f"{name}|exp_avg_sq": state["exp_avg_sq"], name: factor.detach()}
         progress = {"step": str(self.step), "tokens": str(self.tokens), "seconds": str(self.seconds)}
         _replace(self.folder / "state.safetensors", moments, progress)
-        keep = self.recipe.keep if self.start else 0.0
-        factors = {
-            name: torch.lerp(factor.detach(), self.start[name].float(), keep) if keep else factor.detach()
-            for name, factor in self.factors
-        }
-        write_adapter(self.folder, factors, self.recipe, self.model.base.config.num_hidden_layers)
+        write_adapter(self.folder, self.model, self.recipe)
 
     def start_from(self, adapter: Path) -> None:
         """Take the factors of a trained adapter of the same shape; the optimizer starts afresh.
@@ -121,7 +113,6 @@ class Course:
             raise ValueError(f"{adapter}: another shape of adapter than the recipe's; give its rank and first layer")
         for name, factor in self.factors:
             factor.data.copy_(found[name])
-        self.start = found
 
     def resume(self) -> None:
         """Go on from the folder's state, if there is one."""
@@ -141,20 +132,22 @@ class Course:
             }
 
 
-def write_adapter(folder: Path, factors: Mapping[str, torch.Tensor], recipe: Recipe, layers: int) -> None:
+def write_adapter(folder: Path, model: LoraLlama, recipe: Recipe) -> None:
     """`adapter_model.safetensors` in bfloat16 and `adapter_config.json`, as `peft.PeftModel.from_pretrained` reads them."""
     from peft import LoraConfig
 
+    layers = list(range(recipe.first_layer, model.base.config.num_hidden_layers))
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        layers_to_transform=list(range(recipe.first_layer, layers)),
+        layers_to_transform=layers,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
     cast("Any", config).save_pretrained(str(folder))
-    _replace(folder / ADAPTER_FILE, {name: factor.to(torch.bfloat16) for name, factor in factors.items()}, {"format": "pt"})
+    factors = {name: factor.detach().to(torch.bfloat16) for name, factor in model.named_factors()}
+    _replace(folder / ADAPTER_FILE, factors, {"format": "pt"})
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -168,12 +161,7 @@ def train(model_folder: Path, folder: Path, recipe: Recipe, start: Path | None =
 
     The plain model and the `drafters`, folders of trained policies, write equal shares of the drafts: a critic that only knows
     the plain model's faults does not see those of a model that was trained by it.
-
-    Raises:
-        ValueError: If `start` has another shape, or the recipe keeps a share of it and there is none.
     """
-    if recipe.keep and start is None:
-        raise ValueError("a share of the earlier adapter is to be kept, but none is given")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -119,25 +119,6 @@ def test_training_goes_on_from_another_adapter_whose_hash_the_recipe_keeps(check
         train(checkpoint, tmp_path / "third", Recipe(**{**asdict(recipe), "rank": 2}), first)
 
 
-def test_a_kept_share_of_the_earlier_adapter_makes_a_mean_of_the_two_and_is_not_kept_twice(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    recipe = Recipe(**{**asdict(RECIPE), "steps": 1, "draft_count": 4})
-    folders = first, second, mean = [tmp_path / name for name in ("first", "second", "mean")]
-    train(checkpoint, first, recipe)
-    train(checkpoint, second, recipe, first)
-    kept = Recipe(**{**asdict(recipe), "keep": 0.75})
-    for _ in range(2):  # a finished training that is started again saves the same
-        train(checkpoint, mean, kept, first)
-        one, other, between = (load_file(folder / "adapter_model.safetensors") for folder in folders)
-        assert any(not torch.equal(one[name], other[name]) for name in one)
-        for name in one:
-            expected = 0.75 * one[name].float() + 0.25 * other[name].float()
-            torch.testing.assert_close(between[name].float(), expected, rtol=2**-7, atol=1e-6)
-    with pytest.raises(ValueError, match="none is given"):
-        train(checkpoint, tmp_path / "fourth", kept)
-
-
 def test_trained_policies_write_equal_shares_of_the_drafts_and_are_kept_by_their_hash(checkpoint: Path, tmp_path: Path) -> None:
     """In turn: each answers its own items as it would if it were the only one asked."""
     other = make_checkpoint(tmp_path / "other", seed=5, dtype=torch.bfloat16)
