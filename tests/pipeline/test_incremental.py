@@ -231,7 +231,7 @@ def test_after_any_edits_a_run_equals_a_fresh_one(model: Path, cases: list[Case]
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases=st.lists(_CASES, min_size=2, max_size=4))
 def test_after_many_more_edits_a_run_equals_a_fresh_one(model: Path, cases: list[Case]) -> None:
     _edited_again_and_again(cases, model)
