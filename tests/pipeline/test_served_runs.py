@@ -81,6 +81,7 @@ def every(share: int) -> Callable[[int, dict[str, Any]], Fault | None]:
     return decide
 
 
+@pytest.mark.slow
 def test_a_run_through_a_faulty_server_is_the_run_through_a_healthy_one(tmp_path: Path, served: SmallServer) -> None:
     served.behaviour = Behaviour(key=KEY)
     healthy = config_at(tmp_path / "healthy", served)
