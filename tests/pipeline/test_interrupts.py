@@ -33,10 +33,14 @@ def committed(run: Path) -> set[str]:
 
 
 def started(config: Path, calls: int) -> subprocess.Popen[str]:
-    """A run at work, once it has committed so many calls of its own."""
+    """A run at work, once it has committed so many calls of its own.
+
+    By the installed command: under `python -m`, the interpreter ends itself by the signal when an interrupt came out of an
+    `exec`, as it does during imports, whatever code was asked for.
+    """
     earlier = len(committed(config.parent / "run"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "cai.cli", "run", str(config)],
+        [str(Path(sys.executable).with_name("cai")), "run", str(config)],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
