@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from statistics import NormalDist, fmean, variance
 
 from cai.rl.settings import LeashSettings
@@ -91,19 +90,17 @@ def _held(last: Row, rewards: Sequence[float], truths: Sequence[float], settings
         return Snapped(
             step, f"KL to the reference is {kl:.3g} nats a reply, more than rl.leash.max_kl_nats ({settings.max_kl_nats:g})"
         )
-    for power in count():
-        back = 2**power
-        reward, truth = change(rewards, window, back), change(truths, window, back)
-        if reward is None or truth is None:
-            return None
+    power = 0
+    while (reward := change(rewards, window, 2**power)) and (truth := change(truths, window, 2**power)):
         sure = _sure(settings.sigmas, power)
         if reward.sigmas >= sure and truth.sigmas <= -sure:
             return Snapped(
                 step,
-                f"over {back * window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth "
+                f"over {2**power * window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth "
                 f"fell from {truth.before:.3g} to {truth.after:.3g}",
             )
-    raise AssertionError("unreachable")
+        power += 1
+    return None
 
 
 def _sure(sigmas: float, power: int) -> float:
