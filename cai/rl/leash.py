@@ -91,12 +91,12 @@ def _held(last: Row, rewards: Sequence[float], truths: Sequence[float], settings
             step, f"KL to the reference is {kl:.3g} nats a reply, more than rl.leash.max_kl_nats ({settings.max_kl_nats:g})"
         )
     power = 0
-    while (reward := change(rewards, window, 2**power)) and (truth := change(truths, window, 2**power)):
+    while (reward := change(rewards, window, back := 2**power)) and (truth := change(truths, window, back)):
         sure = _sure(settings.sigmas, power)
         if reward.sigmas >= sure and truth.sigmas <= -sure:
             return Snapped(
                 step,
-                f"over {2**power * window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth "
+                f"over {back * window} steps the reward rose from {reward.before:.3g} to {reward.after:.3g} while the truth "
                 f"fell from {truth.before:.3g} to {truth.after:.3g}",
             )
         power += 1
